@@ -1,0 +1,88 @@
+"""Kullback-Leibler divergence of softened class distributions."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdiffkd.registry import MODELS
+
+from .operands import comparable
+
+
+@MODELS.register_module()
+class KLDivergence(nn.Module):
+    """``tau^2 * KL(softmax(teacher / tau) || softmax(student / tau))``.
+
+    The factor tau^2 keeps the size of the gradients while tau varies. Names
+    and defaults are those of mmrazor's loss. Classes lie on axis 1; each
+    sample of a vector, and each position of a map, is one distribution. On
+    maps, mmrazor's 'batchmean' is instead the sum over positions, H * W
+    times as large.
+
+    Args:
+        tau (float): Temperature. Defaults to 1.0.
+        reduction (str): 'batchmean' is the mean over all distributions, the
+            divergence itself; 'sum' their sum; 'mean' the mean over all
+            elements, C times smaller than 'batchmean'.
+            Defaults to 'batchmean'.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+        teacher_detach (bool): Whether to keep gradients from the teacher's
+            logits. Defaults to True.
+
+    Raises:
+        ValueError: If tau is not positive, or the reduction not one of those
+            above ('none' leaves no scalar to train on).
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network"
+    (2015), section 2; DiffKD, Eq. (1) and (7), with d for logits.
+    """
+
+    over_classes = True
+
+    def __init__(
+        self,
+        tau: float = 1.0,
+        reduction: str = 'batchmean',
+        loss_weight: float = 1.0,
+        teacher_detach: bool = True,
+    ) -> None:
+        super().__init__()
+        if tau <= 0:
+            raise ValueError(f'tau={tau} must be above 0')
+        if reduction not in ('batchmean', 'sum', 'mean'):
+            raise ValueError(
+                f'reduction={reduction!r} leaves no scalar to train on or '
+                "is unknown: take 'batchmean', the divergence averaged over "
+                "all distributions, or 'sum' or 'mean'"
+            )
+        self.tau = tau
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+        self.teacher_detach = teacher_detach
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Compare two tensors of logits.
+
+        Args:
+            preds_S (Tensor): The student's, (B, C) or (B, C, H, W).
+            preds_T (Tensor): The teacher's, of the same shape.
+
+        Returns:
+            Tensor: A scalar, computed in float32 or better.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if self.teacher_detach:
+            preds_T = preds_T.detach()
+        preds_S, preds_T = comparable(preds_S, preds_T)
+        loss = F.kl_div(
+            F.log_softmax(preds_S / self.tau, dim=1),
+            F.log_softmax(preds_T / self.tau, dim=1),
+            reduction='sum',
+            log_target=True,
+        )
+        if self.reduction == 'batchmean':
+            loss = loss / (preds_S.numel() // preds_S.shape[1])
+        elif self.reduction == 'mean':
+            loss = loss / preds_S.numel()
+        return self.loss_weight * self.tau**2 * loss

@@ -1,0 +1,40 @@
+"""Mean squared error."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdiffkd.registry import MODELS
+
+from .operands import comparable
+
+
+@MODELS.register_module()
+class MSELoss(nn.Module):
+    """The mean over all elements of the squared difference.
+
+    Args:
+        loss_weight (float): Factor of the loss; lambda 3 of DiffKD's
+            Eq. (9). Defaults to 1.0.
+
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets" (2015),
+    Eq. (3); DiffKD, Eq. (7), with d for features.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Compare two tensors of one shape.
+
+        Args:
+            preds_S (Tensor): The student's, of any shape.
+            preds_T (Tensor): The teacher's, of the same shape.
+
+        Returns:
+            Tensor: A scalar, computed in float32 or better.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        return self.loss_weight * F.mse_loss(*comparable(preds_S, preds_T))

@@ -1,0 +1,624 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from reference_state import load_reference_state
+from torch.nn import functional as F
+
+from mmdiffkd.models.diffusion import BottleneckDenoiser, NoiseSchedule
+from mmdiffkd.models.necks import Aligned, DiffKDNeck
+from mmdiffkd.registry import MODELS
+
+DATA = Path(__file__).parents[2] / 'data'
+# Arguments of a neck and the spatial size of its features.
+CASES = {
+    'map': ({}, (5, 7)),
+    'autoencoder': ({'latent_channels': 8}, (5, 7)),
+    'vector': ({'feature': 'vector'}, ()),
+    'vector autoencoder': ({'feature': 'vector', 'latent_channels': 8}, ()),
+    'standardized': ({'standardize_teacher': True}, (5, 7)),
+    'without noise': ({'noise_matching': False}, (5, 7)),
+}
+HALVES = [torch.float16, torch.bfloat16]
+
+all_cases = pytest.mark.parametrize(
+    'arguments, size', CASES.values(), ids=CASES.keys()
+)
+half_cases = pytest.mark.parametrize(
+    'arguments, size',
+    [CASES['autoencoder'], CASES['vector']],
+    ids=['autoencoder', 'vector'],
+)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def make(arguments, size, batch_size=4, dtype=torch.float32):
+    """A neck from 6 to 12 channels, two features and the random tensors."""
+    neck = DiffKDNeck(6, 12, **arguments).to(dtype)
+    student = torch.randn(batch_size, 6, *size, dtype=dtype)
+    teacher = torch.randn(batch_size, 12, *size, dtype=dtype)
+    generator = torch.Generator().manual_seed(1)
+    return neck, student, teacher, neck.draw(student, teacher, generator)
+
+
+def total(aligned):
+    distance = F.mse_loss(aligned.student.float(), aligned.teacher.float())
+    return distance + sum(aligned.losses.values())
+
+
+def receivers(neck, loss):
+    """Names of the stages whose parameters a loss reaches."""
+    neck.zero_grad()
+    loss.backward(retain_graph=True)
+    return {
+        name.split('.')[0]
+        for name, parameter in neck.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# Equality with the released module
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+@pytest.mark.parametrize('file', ['feature_with_autoencoder', 'logits'])
+def test_equals_the_released_module(file, mode):
+    arrays = np.load(DATA / f'{file}.npz')
+    meta = json.loads(str(arrays['meta']))
+    vectors = meta['kernel_size'] == 1
+
+    def tensor(name):
+        value = torch.from_numpy(arrays[name])
+        return value.flatten(1) if vectors and value.dim() == 4 else value
+
+    neck = DiffKDNeck(
+        meta['student_channels'],
+        meta['teacher_channels'],
+        meta['ae_channels'] if meta['use_ae'] else None,
+        feature='vector' if vectors else 'map',
+        num_inference_steps=meta['inference_steps'],
+        num_train_timesteps=meta['num_train_timesteps'],
+    )
+    load_reference_state(neck, arrays).train(mode == 'train')
+    assert neck.sampler.timesteps == meta['timesteps_visited']
+
+    gammas = []
+    neck.noise_matching.register_forward_hook(
+        lambda module, inputs, outputs: gammas.append(outputs[1])
+    )
+    student = tensor('student').requires_grad_()
+    refined, target, losses, metrics = neck(
+        student,
+        tensor('teacher'),
+        noise=tensor('init_noise'),
+        diffusion_noise=tensor('diffusion_noise'),
+        timesteps=tensor('diffusion_timesteps'),
+    )
+    mse = F.mse_loss(refined, target)
+    (mse + sum(losses.values())).backward()
+    gradients = [p.grad.flatten() for p in neck.denoiser.parameters()]
+
+    results = {
+        'refined': refined,
+        'teacher_target': target,
+        'gamma': gammas[0],
+        'mse': mse,
+        'grad_student': student.grad,
+        'grad_norm_denoiser': torch.cat(gradients).norm(),
+        **losses,
+    }
+    if not meta['use_ae']:
+        assert 'loss_autoencoder' not in losses
+        assert tensor(f'{mode}/loss_autoencoder').isnan()
+        results['loss_autoencoder'] = torch.tensor(torch.nan).double()
+    names = {n for n in arrays if n.startswith(f'{mode}/')}
+    assert {f'{mode}/{name}' for name in results} == names
+    for name, result in results.items():
+        torch.testing.assert_close(
+            result.detach(),
+            tensor(f'{mode}/{name}'),
+            rtol=0,
+            atol=1e-9,
+            equal_nan=True,
+            msg=lambda text, name=name: f'{name}: {text}',
+        )
+    gamma = tensor(f'{mode}/gamma')
+    torch.testing.assert_close(metrics['gamma'], gamma.mean())
+    torch.testing.assert_close(metrics['gamma_std'], gamma.std(correction=0))
+
+
+def test_denoises_before_it_trains_the_denoiser():
+    # The order of batch norm's passes, and so its statistics, as released.
+    neck, student, teacher, drawn = make(*CASES['autoencoder'])
+    seen = []
+    neck.denoiser.register_forward_hook(
+        lambda module, inputs, outputs: seen.append(inputs[1])
+    )
+    neck(student, teacher, **drawn)
+    assert seen[:5] == [400, 300, 200, 100, 0]
+    assert len(seen) == 6
+    assert torch.equal(seen[5], drawn['timesteps'])
+    assert neck.denoiser.prediction[-1].num_batches_tracked == 6
+    assert neck.output_projection[-1].num_batches_tracked == 1
+    assert neck.autoencoder.encoder[-1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    'arguments, millions',
+    [
+        # ResNet-34 to ResNet-18, with the paper's latent of 1024 channels.
+        (dict.fromkeys(('student', 'teacher'), 512) | {'latent': 1024}, 7.64),
+        # Logits of ImageNet.
+        (dict.fromkeys(('student', 'teacher'), 1000), 23.3),
+    ],
+)
+def test_parameter_counts(arguments, millions):
+    neck = DiffKDNeck(
+        *(arguments.get(key) for key in ('student', 'teacher', 'latent')),
+        feature='map' if 'latent' in arguments else 'vector',
+    )
+    digits = 2 if millions < 10 else 1
+    assert round(count(neck) / 1e6, digits) == millions
+
+
+def test_parameter_counts_by_stage():
+    neck = DiffKDNeck(512, 512, 1024)
+    published = {
+        'autoencoder': 1.05,
+        'student_projection': 0.53,
+        'denoiser': 4.60,
+        'noise_matching': 0.42,
+        'output_projection': 1.05,
+    }
+    counts = {n: round(count(m) / 1e6, 2) for n, m in neck.named_children()}
+    assert {name: counts[name] for name in published} == published
+
+
+# Stages
+
+
+@all_cases
+@pytest.mark.parametrize('training', [True, False])
+def test_forward_is_its_stages(arguments, size, training):
+    neck, student, teacher, drawn = make(arguments, size)
+    neck.train(training)
+    aligned = neck(student, teacher, **drawn)
+    assert isinstance(aligned, Aligned)
+
+    target, autoencoder_loss = neck.encode(teacher)
+    if training and 'standardize_teacher' not in arguments:
+        # Batch norm normalises by the batch: statistics leave no trace.
+        torch.testing.assert_close(aligned.teacher, target)
+    latent = neck.project(student)
+    channels = arguments.get('latent_channels', 12)
+    assert latent.shape == target.shape == (4, channels, *size)
+    torch.testing.assert_close(
+        aligned.student, neck.denoise(latent, drawn['noise'])
+    )
+    torch.testing.assert_close(
+        aligned.losses['loss_diffusion'],
+        neck.diffusion_loss(
+            target, drawn['diffusion_noise'], drawn['timesteps']
+        ),
+    )
+    assert (autoencoder_loss is not None) == ('latent_channels' in arguments)
+    if autoencoder_loss is not None:
+        torch.testing.assert_close(
+            aligned.losses['loss_autoencoder'], autoencoder_loss
+        )
+    has_gamma = 'noise_matching' not in arguments
+    assert set(aligned.metrics) == (
+        {'gamma', 'gamma_std'} if has_gamma else set()
+    )
+
+
+def test_weights():
+    neck, student, teacher, drawn = make(*CASES['autoencoder'])
+    plain = neck(student, teacher, **drawn)
+    neck.diffusion_weight, neck.autoencoder_weight = 2.0, 0.5
+    weighted = neck(student, teacher, **drawn)
+    for name, weight in [('loss_diffusion', 2.0), ('loss_autoencoder', 0.5)]:
+        torch.testing.assert_close(
+            weighted.losses[name], weight * plain.losses[name]
+        )
+    assert torch.equal(weighted.student, plain.student)
+
+
+def test_without_autoencoder_the_target_is_the_teacher():
+    neck, student, teacher, drawn = make(*CASES['map'])
+    assert torch.equal(neck(student, teacher, **drawn).teacher, teacher)
+
+
+def test_standardized_teacher():
+    neck, student, teacher, _ = make(*CASES['standardized'])
+    for _ in range(100):
+        target, _ = neck.encode(3 + 5 * teacher)
+    torch.testing.assert_close(
+        target.mean((0, 2, 3)), torch.zeros(12), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        target.var((0, 2, 3), correction=0), torch.ones(12)
+    )
+    # In eval mode the statistics seen in training do it.
+    neck.eval()
+    torch.testing.assert_close(
+        neck.encode(3 + 5 * teacher)[0], target, rtol=0, atol=0.02
+    )
+    assert not list(neck.standardization.parameters())
+
+
+def test_without_noise_matching_noise_changes_nothing():
+    neck, student, teacher, drawn = make(*CASES['without noise'])
+    neck.eval()
+    aligned = neck(student, teacher, **drawn)
+    other = neck(student, teacher, **(drawn | {'noise': drawn['noise'] + 1}))
+    assert torch.equal(aligned.student, other.student)
+    assert not any('noise_matching' in key for key in neck.state_dict())
+
+
+def test_denoiser_can_be_configured():
+    neck = DiffKDNeck(6, 12, denoiser={'reduction': 1})
+    assert neck.denoiser.prediction[0].block[0].out_channels == 12
+    neck = DiffKDNeck(6, 12, feature='vector', denoiser={'expansion': 2})
+    assert neck.denoiser.prediction[0].out_features == 24
+    neck = DiffKDNeck(6, 12, denoiser={'type': BottleneckDenoiser})
+    assert isinstance(neck.denoiser, BottleneckDenoiser)
+
+
+def test_builds_under_another_packages_scope():
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        neck = MODELS.build(
+            {
+                'type': 'mmdiffkd.DiffKDNeck',
+                'student_channels': 6,
+                'teacher_channels': 12,
+            }
+        )
+    assert isinstance(neck, DiffKDNeck)
+
+
+def test_another_walk():
+    neck = DiffKDNeck(6, 12, num_inference_steps=3, start_timestep=300)
+    assert neck.sampler.timesteps == [200, 100, 0]
+    neck = DiffKDNeck(6, 12, num_train_timesteps=500)
+    assert len(neck.schedule.alpha_bars) == 500
+
+
+# Randomness
+
+
+@all_cases
+def test_draw(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size)
+    shape = (4, arguments.get('latent_channels', 12), *size)
+    assert set(drawn) == {'noise', 'diffusion_noise', 'timesteps'}
+    assert drawn['noise'].shape == drawn['diffusion_noise'].shape == shape
+    assert drawn['noise'].dtype == torch.float32
+    assert not torch.equal(drawn['noise'], drawn['diffusion_noise'])
+    assert drawn['timesteps'].shape == (4,)
+
+    state = torch.get_rng_state()
+    again = neck.draw(student, teacher, torch.Generator().manual_seed(1))
+    neck(student, teacher, **again)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(again[name], drawn[name]) for name in drawn)
+
+
+def test_timesteps_cover_the_schedule():
+    neck, *_ = make(*CASES['vector'])
+    many = torch.ones(20_000, 12)
+    timesteps = neck.draw(many, many, torch.Generator())['timesteps']
+    assert timesteps.unique().numel() == 1000
+    assert (timesteps.min(), timesteps.max()) == (0, 999)
+
+
+@all_cases
+def test_what_is_left_out_is_drawn(arguments, size):
+    neck, student, teacher, _ = make(arguments, size)
+    state = torch.get_rng_state()
+    aligned = neck(student, teacher)
+    assert not torch.equal(torch.get_rng_state(), state)
+    again = neck(student, teacher)
+    assert not torch.equal(
+        aligned.losses['loss_diffusion'], again.losses['loss_diffusion']
+    )
+
+
+# Gradients
+
+
+@all_cases
+def test_where_gradients_flow(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size)
+    student.requires_grad_()
+    teacher.requires_grad_()
+    aligned = neck(student, teacher, **drawn)
+    assert not aligned.teacher.requires_grad
+    assert not any(m.requires_grad for m in aligned.metrics.values())
+
+    path = {'student_projection', 'denoiser', 'output_projection'}
+    if neck.noise_matching is not None:
+        path.add('noise_matching')
+    distance = F.mse_loss(aligned.student, aligned.teacher)
+    assert receivers(neck, distance) == path
+    assert all(p.grad is not None for p in neck.denoiser.parameters())
+    assert student.grad.abs().sum() > 0
+
+    student.grad = None
+    loss = aligned.losses['loss_diffusion']
+    assert receivers(neck, loss) == {'denoiser'}
+    assert all(p.grad is not None for p in neck.denoiser.parameters())
+    if neck.autoencoder is not None:
+        loss = aligned.losses['loss_autoencoder']
+        assert receivers(neck, loss) == {'autoencoder'}
+        assert all(p.grad is not None for p in neck.autoencoder.parameters())
+    assert student.grad is None
+    assert teacher.grad is None
+
+
+def test_distance_trains_the_denoiser_through_every_step():
+    neck, student, teacher, drawn = make(*CASES['map'])
+    outputs = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        outputs.append(output)
+
+    neck.denoiser.register_forward_hook(keep)
+    aligned = neck(student, teacher, **drawn)
+    F.mse_loss(aligned.student, aligned.teacher).backward()
+    assert all(noise.grad.abs().sum() > 0 for noise in outputs[:5])
+    assert outputs[5].grad is None
+
+
+def test_every_parameter_is_trained():
+    neck, student, teacher, drawn = make(*CASES['autoencoder'])
+    total(neck(student, teacher, **drawn)).backward()
+    assert all(p.grad is not None for p in neck.parameters())
+
+
+# Precision
+
+
+@half_cases
+@pytest.mark.parametrize('dtype', HALVES)
+def test_training_under_autocast_is_finite(arguments, size, dtype):
+    neck, student, teacher, _ = make(arguments, size, batch_size=8)
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(8):
+        with torch.autocast('cpu', dtype):
+            aligned = neck(student, teacher, **neck.draw(student, teacher))
+            loss = total(aligned)
+        assert aligned.student.isfinite().all()
+        assert all(v.isfinite() for v in aligned.losses.values())
+        assert all(v.dtype == torch.float32 for v in aligned.losses.values())
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in neck.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.isfinite().all() for p in neck.parameters())
+    assert losses[-1] < losses[0]
+
+
+@half_cases
+@pytest.mark.parametrize('dtype', HALVES)
+def test_autocast_is_near_float32(arguments, size, dtype):
+    neck, student, teacher, drawn = make(arguments, size)
+    expected = neck(student, teacher, **drawn)
+    with torch.autocast('cpu', dtype):
+        actual = neck(student, teacher, **drawn)
+    error = (actual.student.float() - expected.student).norm()
+    assert error < 0.1 * expected.student.norm()
+    for name, value in expected.losses.items():
+        assert actual.losses[name].item() == pytest.approx(
+            value.item(), rel=0.05
+        )
+
+
+@half_cases
+@pytest.mark.parametrize('dtype', [torch.float64, *HALVES])
+def test_training_in_another_dtype(arguments, size, dtype):
+    neck, student, teacher, drawn = make(arguments, size, dtype=dtype)
+    assert torch.equal(neck.schedule.alpha_bars, NoiseSchedule().alpha_bars)
+    student.requires_grad_()
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.01)
+    for _ in range(3):
+        aligned = neck(student, teacher, **drawn)
+        optimizer.zero_grad()
+        total(aligned).backward()
+        optimizer.step()
+        assert aligned.student.dtype == dtype
+        better = torch.promote_types(dtype, torch.float32)
+        assert all(v.dtype == better for v in aligned.losses.values())
+        assert all(p.grad.dtype == dtype for p in neck.parameters())
+        assert all(p.isfinite().all() for p in neck.parameters())
+    assert student.grad.dtype == dtype
+    assert drawn['noise'].dtype == dtype
+    assert torch.equal(neck.schedule.alpha_bars, NoiseSchedule().alpha_bars)
+
+
+def test_schedule_survives_a_construction_on_meta():
+    with torch.device('meta'):
+        neck = DiffKDNeck(6, 12)
+    neck.to_empty(device='cpu')
+    reference = DiffKDNeck(6, 12)
+    assert torch.equal(neck.schedule.alpha_bars, reference.schedule.alpha_bars)
+    assert neck.sampler.steps == reference.sampler.steps
+
+
+def test_runs_on_meta():
+    neck, student, teacher, drawn = make(*CASES['autoencoder'])
+    drawn = {name: value.to('meta') for name, value in drawn.items()}
+    aligned = neck.to('meta')(student.to('meta'), teacher.to('meta'), **drawn)
+    assert aligned.student.shape == (4, 8, 5, 7)
+
+
+# Compilation
+
+
+@all_cases
+def test_compiles_without_a_graph_break(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size)
+    torch._dynamo.reset()
+    compiled = torch.compile(neck, fullgraph=True, backend='eager')
+    results = []
+    for module in (neck, compiled):
+        neck.zero_grad()
+        student.grad = None
+        student.requires_grad_()
+        aligned = module(student, teacher, **drawn)
+        total(aligned).backward()
+        gradients = {n: p.grad for n, p in neck.named_parameters()}
+        results.append((aligned, student.grad, gradients))
+    torch.testing.assert_close(*results)
+
+
+@half_cases
+def test_compiles_under_autocast(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size)
+    torch._dynamo.reset()
+    compiled = torch.compile(neck, fullgraph=True, backend='aot_eager')
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(
+            compiled(student, teacher, **drawn),
+            neck(student, teacher, **drawn),
+        )
+
+
+@pytest.mark.gpu
+@all_cases
+def test_no_synchronisation_with_the_device(arguments, size):
+    neck, student, teacher, _ = make(arguments, size)
+    neck, student, teacher = (x.cuda() for x in (neck, student, teacher))
+    generator = torch.Generator('cuda').manual_seed(1)
+
+    def step():
+        drawn = neck.draw(student, teacher, generator)
+        total(neck(student, teacher, **drawn)).backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(
+    'arguments, shape',
+    [
+        ({}, (1, 5, 7)),
+        ({}, (1, 1, 2)),
+        ({}, (2, 1, 1)),
+        ({'latent_channels': 3}, (1, 9, 2)),
+        ({'feature': 'vector'}, (2,)),
+        ({'feature': 'vector', 'latent_channels': 1}, (3,)),
+    ],
+)
+def test_small_and_odd_shapes(arguments, shape):
+    batch_size, *size = shape
+    neck, student, teacher, drawn = make(arguments, size, batch_size)
+    aligned = neck(student, teacher, **drawn)
+    total(aligned).backward()
+    assert all(p.grad.isfinite().all() for p in neck.parameters())
+    assert all(v.isfinite() for v in aligned.metrics.values())
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3])
+def test_fewer_channels_than_a_reduction(channels):
+    neck = DiffKDNeck(channels, channels)
+    feature = torch.randn(2, channels, 3, 3)
+    assert neck(feature, feature).student.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    'arguments, size', [CASES['vector'], ({}, (1, 1))], ids=['vector', '1x1']
+)
+def test_a_single_value_per_channel(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size, batch_size=1)
+    with pytest.raises(ValueError, match=r'\(1, 6.*drop_last=True'):
+        neck(student, teacher, **drawn)
+    with pytest.raises(ValueError, match=r'\(1, 12.*drop_last=True'):
+        neck.encode(teacher)
+    assert neck.eval()(student, teacher, **drawn).student.isfinite().all()
+
+
+def test_maps_and_vectors_mixed_up():
+    vectors = torch.ones(2, 6), torch.ones(2, 12)
+    with pytest.raises(ValueError, match="student.*set feature='vector'"):
+        DiffKDNeck(6, 12)(*vectors)
+    with pytest.raises(ValueError, match="teacher.*set feature='vector'"):
+        DiffKDNeck(6, 12).encode(vectors[1])
+    with pytest.raises(ValueError, match="student.*set feature='map'"):
+        DiffKDNeck(6, 12, feature='vector')(
+            torch.ones(2, 6, 3, 3), torch.ones(2, 12, 3, 3)
+        )
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'student_channels': None}, 'student_channels=None'),
+        ({'teacher_channels': None}, 'teacher_channels=None'),
+        ({'student_channels': 0}, 'student_channels=0'),
+        ({'latent_channels': 0}, 'latent_channels=0'),
+        ({'latent_channels': -8}, 'latent_channels=-8'),
+        ({'feature': 'token'}, "feature='token'"),
+        ({'num_inference_steps': 0}, 'num_steps=0.*inference steps'),
+        ({'num_inference_steps': 501}, 'num_steps=501 inference steps'),
+        ({'num_train_timesteps': 400}, 'num_train_timesteps=400'),
+        ({'num_train_timesteps': 0}, 'num_train_timesteps=0'),
+        (
+            {'num_train_timesteps': 2000},
+            'num_train_timesteps=2000.*1280.*num_timesteps=2000',
+        ),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    channels = {'student_channels': 6, 'teacher_channels': 12}
+    with pytest.raises(ValueError, match=message):
+        DiffKDNeck(**(channels | arguments))
+
+
+# Pictures
+
+
+@all_cases
+def test_trajectory(arguments, size):
+    neck, student, teacher, drawn = make(arguments, size)
+    neck.eval()
+    stages = neck.trajectory(student, teacher, drawn['noise'])
+    captions = [caption for caption, _ in stages]
+    with_noise = ['with noise'] if neck.noise_matching is not None else []
+    steps = ['t = 300', 't = 200', 't = 100', 't = 0', 'denoised']
+    assert captions == ['student', *with_noise, *steps, 'teacher']
+
+    tensors = dict(stages)
+    assert not any(value.requires_grad for value in tensors.values())
+    torch.testing.assert_close(tensors['student'], neck.project(student))
+    torch.testing.assert_close(tensors['teacher'], neck.encode(teacher)[0])
+    torch.testing.assert_close(
+        neck.output_projection(tensors['denoised']),
+        neck(student, teacher, **drawn).student,
+    )
+    if with_noise:
+        torch.testing.assert_close(
+            tensors['with noise'],
+            neck.match_noise(tensors['student'], drawn['noise'])[0],
+        )
