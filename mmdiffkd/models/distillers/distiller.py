@@ -1,0 +1,407 @@
+"""The distiller: a student that trains beside a frozen teacher."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import Tensor, nn
+
+from mmdiffkd.registry import MODELS
+from mmdiffkd.utils import DISTILL_PREFIX
+from mmdiffkd.utils.randomness import isolated_randomness
+
+from .distillation import Distillation, check_entry
+from .dry_run import dry_run, forward_to_taps
+from .taps import Taps
+from .teacher import FrozenTeacher
+
+STUDENT_PREFIX = 'student.'
+
+
+@MODELS.register_module()
+class Distiller(BaseModel):
+    """Trains a student with the losses of its recipe and distillation's.
+
+    In mode ``'loss'`` it adds to the student's own losses, which keep their
+    names, ``distill.<entry>.loss_*`` of every entry. Modes ``'predict'`` and
+    ``'tensor'`` are the student's alone, and so are attributes that the
+    distiller lacks. Trained are the student and the distillation necks; the
+    teacher is frozen (see :class:`FrozenTeacher`).
+
+    Its state dict is the plain student's plus ``distill.*`` for the necks,
+    and it loads a plain student's.
+
+    Everything but the student draws from random streams of its own, so that
+    with all weights at 0 the student's training is bit for bit the plain
+    one's.
+
+    Args:
+        student (dict or nn.Module): The student's model configuration.
+        teacher (dict): Arguments of :class:`FrozenTeacher`.
+        distill (dict): The entries by name, each a dict of ``at`` (or
+            ``student_at`` and ``teacher_at``), ``loss``, and optionally
+            ``neck``, ``weight``, ``schedule``, ``shared``; see
+            :class:`Distillation`. An entry of None is left out.
+        data_preprocessor (dict, optional): The student's, where a recipe
+            keeps it at the top level of its config. Defaults to None.
+        input_size (int or tuple[int, int], optional): Size of the images of
+            the dry run, (height, width). Defaults to None: the backbone's
+            ``img_size``, else 224 for classifiers and 256 otherwise.
+
+    Raises:
+        ValueError: If a tap, an entry or the teacher is at fault; the
+            message names the key, the value and the cure.
+    """
+
+    def __init__(
+        self,
+        student: dict | nn.Module,
+        teacher: dict,
+        distill: dict,
+        data_preprocessor: dict | None = None,
+        input_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        if not isinstance(student, nn.Module):
+            student = student.copy()
+            if data_preprocessor is not None:
+                student.setdefault('data_preprocessor', data_preprocessor)
+            student = MMENGINE_MODELS.build(student)
+        with isolated_randomness():
+            super().__init__(data_preprocessor=student.data_preprocessor)
+            # The student holds it; here it is found like any attribute.
+            del self._modules['data_preprocessor']
+            self.student = student
+            self._check_student(student)
+            self._build(teacher, distill, input_size)
+        self._step = 0
+        self._seed: int | None = None
+        self._rank = get_rank()
+        self._register_state_dict_hook(_drop_student_prefix)
+        self._register_load_state_dict_pre_hook(
+            _restore_student_prefix, with_module=True
+        )
+        self.register_load_state_dict_post_hook(_restore_step)
+        self.metrics: dict[str, Tensor] = {}
+
+    @staticmethod
+    def _check_student(student: nn.Module) -> None:
+        if hasattr(student, 'distill'):
+            raise ValueError(
+                f'the student {type(student).__name__} has a top-level '
+                'module called `distill`, the name under which checkpoints '
+                'keep what distillation trains. Rename that module.'
+            )
+
+    def _build(
+        self,
+        teacher: dict,
+        distill: Mapping[str, Mapping | None],
+        input_size: int | tuple[int, int] | None,
+    ) -> None:
+        if not isinstance(distill, Mapping):
+            raise ValueError(
+                f'`distill` is {distill!r}. Write a dict of entries, for '
+                "instance dict(feature=dict(at='backbone[-1]', "
+                "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss')))."
+            )
+        if not isinstance(teacher, Mapping):
+            raise ValueError(
+                f'`teacher` is {teacher!r}. Write dict(config=..., '
+                'checkpoint=...).'
+            )
+        entries = {n: e for n, e in distill.items() if e is not None}
+        at = {name: check_entry(name, e) for name, e in entries.items()}
+        size = self._input_size(input_size)
+        self.teacher = FrozenTeacher(**teacher)
+        self.teacher.match_input(self.student.data_preprocessor)
+        student_taps = dict.fromkeys(student for student, _ in at.values())
+        teacher_taps = dict.fromkeys(teacher for _, teacher in at.values())
+        self.student_taps = Taps(self.student, student_taps, 'student')
+        student_shapes, self._heads = dry_run(
+            self.student, self.student_taps, size, training=True
+        )
+        teacher_shapes = self.teacher.attach(list(teacher_taps), size)
+        self.distill = nn.ModuleDict()
+        self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
+        for name, entry in entries.items():
+            student_at, teacher_at = at[name]
+            settings = {
+                key: value
+                for key, value in entry.items()
+                if key not in ('at', 'student_at', 'teacher_at')
+            }
+            self.distill[name] = Distillation(
+                name,
+                student_at,
+                teacher_at,
+                student_shapes[student_at],
+                teacher_shapes[teacher_at],
+                size,
+                **settings,
+            )
+            for line in self.distill[name].describe():
+                print_log(line, 'current')
+
+    def _input_size(
+        self, given: int | tuple[int, int] | None
+    ) -> tuple[int, int]:
+        if given is None:
+            backbone = getattr(self.student, 'backbone', None)
+            given = getattr(backbone, 'img_size', None)
+        if given is None:
+            classifies = hasattr(
+                getattr(self.student, 'head', None), 'num_classes'
+            )
+            given = 224 if classifies else 256
+        size = (given, given) if isinstance(given, int) else tuple(given)
+        if len(size) != 2 or not all(
+            isinstance(side, int) and side > 0 for side in size
+        ):
+            raise ValueError(
+                f'`input_size` is {given!r}. Give a positive int or '
+                '(height, width).'
+            )
+        return size
+
+    def init_weights(self) -> None:
+        """Initialise the student as its recipe does, then everything else.
+
+        Raises:
+            FileNotFoundError: If there is no such teacher checkpoint.
+            ValueError: If the teacher's checkpoint does not fit.
+        """
+        if hasattr(self.student, 'init_weights'):
+            self.student.init_weights()
+        with isolated_randomness():
+            self.teacher.init_weights()
+            for module in self.distill.values():
+                module.init_weights()
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """The student's forward, with distillation losses in mode 'loss'.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            data_samples (list, optional): Annotations. Defaults to None.
+            mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults
+                to ``'tensor'``.
+
+        Returns:
+            In mode ``'loss'`` a dict of tensors; else what the student
+            returns.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: list | None) -> dict:
+        """The student's losses and those of every entry.
+
+        An entry whose weight is 0 contributes a loss of exactly 0 that
+        touches its parameters; if no entry is on, the teacher is not run.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            data_samples (list, optional): Annotations.
+
+        Returns:
+            dict: Losses by name.
+        """
+        active = [d for d in self.distill.values() if d.active]
+        with self.student_taps.record([d.student_at for d in active]):
+            losses = dict(self.student(inputs, data_samples, mode='loss'))
+        students = {d.student_at: self._student_tensors(d) for d in active}
+        self.student_taps.clear()
+        teachers = {}
+        if active:
+            teachers = self.teacher(
+                inputs, list(dict.fromkeys(d.teacher_at for d in active))
+            )
+        seed = self._next_seed()
+        supply = {'gt_labels': lambda: _gt_labels(data_samples)}
+        self.metrics = {}
+        for name, distillation in self.distill.items():
+            if distillation.active:
+                terms, metrics = distillation(
+                    students[distillation.student_at],
+                    teachers[distillation.teacher_at],
+                    inputs.shape[-2:],
+                    supply,
+                    seed,
+                )
+            else:
+                terms, metrics = distillation.idle(), {}
+            for key, value in terms.items():
+                losses[f'{DISTILL_PREFIX}{name}.{key}'] = value
+            for key, value in metrics.items():
+                self.metrics[f'{DISTILL_PREFIX}{name}.{key}'] = value
+        return losses
+
+    def _student_tensors(self, distillation: Distillation) -> list[Tensor]:
+        tensors = self.student_taps.read(distillation.student_at)
+        for tensor in tensors:
+            if torch.is_grad_enabled() and not tensor.requires_grad:
+                raise ValueError(
+                    f'`distill.{distillation.name}`: what '
+                    f'{distillation.student_at!r} returns has no gradient, '
+                    'so that distillation would not train the student. Tap '
+                    'a module behind the frozen stages, and use activation '
+                    'checkpointing with use_reentrant=False.'
+                )
+        return tensors
+
+    @torch.compiler.disable
+    def _next_seed(self) -> tuple[int, int, int]:
+        """What the random streams of this step depend on."""
+        if self._seed is None:
+            # Ranks may be seeded apart; the rank enters the stream itself.
+            seed = [torch.initial_seed()]
+            broadcast_object_list(seed)
+            self._seed = seed[0]
+        step = self._step
+        if self.training:
+            self._step += 1
+            self.distill.step.fill_(self._step)
+        return self._seed, self._rank, step
+
+    def set_progress(self, epoch: int, iteration: int) -> None:
+        """Bring scheduled weights up to date, both counted from 0."""
+        for distillation in self.distill.values():
+            distillation.set_progress(epoch, iteration)
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the entries whose weight is 0 now."""
+        return [
+            parameter
+            for distillation in self.distill.values()
+            if not distillation.active
+            for parameter in distillation.parameters()
+        ]
+
+    @torch.no_grad()
+    def trajectories(
+        self, inputs: Tensor
+    ) -> dict[str, list[list[tuple[str, Tensor]]]]:
+        """What the denoisers do to the student's features, step by step.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+
+        Returns:
+            dict: For every entry whose neck denoises maps, one list a level
+            of (caption, map) pairs from the student's latent to the
+            teacher's.
+        """
+        was_training = self.training
+        self.eval()
+        with isolated_randomness():
+            shown = {
+                name: d
+                for name, d in self.distill.items()
+                if all(hasattr(neck, 'trajectory') for neck in d.necks)
+                and d.necks
+                and len(d.shapes[0][1]) == 4
+            }
+            with self.student_taps.record():
+                forward_to_taps(self.student, inputs, self._heads)
+            students = {
+                name: self.student_taps.read(d.student_at)
+                for name, d in shown.items()
+            }
+            self.student_taps.clear()
+            teachers = self.teacher(
+                inputs, [d.teacher_at for d in shown.values()]
+            )
+            result = {
+                name: d.trajectories(
+                    students[name],
+                    teachers[d.teacher_at],
+                    inputs.shape[-2:],
+                    (self._seed or 0, self._rank, self._step),
+                )
+                for name, d in shown.items()
+            }
+        self.train(was_training)
+        return result
+
+    def parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
+        """Add up what is a loss, as the student's class does."""
+        return self.student.parse_losses(losses)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('_modules', {}).get('student')
+            if student is None or name.startswith('_'):
+                raise
+            return getattr(student, name)
+
+
+def _gt_labels(data_samples: list) -> Tensor:
+    return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def _renamed(mapping: dict, rename) -> None:
+    """Rename keys in place, keeping their order."""
+    items = [(rename(key), value) for key, value in mapping.items()]
+    mapping.clear()
+    mapping.update(items)
+
+
+def _drop_student_prefix(
+    distiller: Distiller, state: dict, prefix: str, metadata: dict
+) -> None:
+    """State-dict hook: the student's weights get their plain names."""
+    long = prefix + STUDENT_PREFIX
+
+    def shorten(key: str) -> str:
+        return prefix + key[len(long) :] if key.startswith(long) else key
+
+    _renamed(state, shorten)
+    if getattr(state, '_metadata', None) is not None:
+        own = prefix[:-1]
+        student = long[:-1]
+        _renamed(
+            state._metadata,
+            lambda key: own if key == student else shorten(key),
+        )
+
+
+def _restore_student_prefix(
+    distiller: Distiller, state: dict, prefix: str, metadata: dict, *rest
+) -> None:
+    """Load pre-hook: plain names are the student's.
+
+    A checkpoint without any ``distill.*``, a plain model's, leaves the necks
+    as they are.
+    """
+    ours = prefix + DISTILL_PREFIX
+
+    def lengthen(key: str) -> str:
+        if not key.startswith(prefix) or key.startswith(ours):
+            return key
+        return prefix + STUDENT_PREFIX + key[len(prefix) :]
+
+    _renamed(state, lengthen)
+    if getattr(state, '_metadata', None) is not None:
+        versions = state._metadata
+        versions.update({lengthen(k): v for k, v in versions.items()})
+        versions[prefix + STUDENT_PREFIX[:-1]] = versions.get(prefix[:-1], {})
+    if not any(key.startswith(ours) for key in state):
+        for key, value in distiller.distill.state_dict().items():
+            state[ours + key] = value
+
+
+def _restore_step(distiller: Distiller, incompatible) -> None:
+    """Load post-hook: the random streams go on where they were."""
+    distiller._step = int(distiller.distill.step)

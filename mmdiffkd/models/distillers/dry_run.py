@@ -1,0 +1,161 @@
+"""Finding out, before training, what the taps of a network yield."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mmdiffkd.utils.randomness import isolated_randomness
+
+from .taps import Taps
+
+
+def forward_to_taps(
+    network: nn.Module, inputs: Tensor, heads: list[str]
+) -> None:
+    """Run backbone and neck, then the heads named, for the taps' sake.
+
+    Args:
+        network (nn.Module): An OpenMMLab model; one without
+            ``extract_feat`` runs in mode ``'tensor'``.
+        inputs (Tensor): A batch of images (B, 3, H, W).
+        heads (list[str]): Paths of heads to call on the features.
+    """
+    if not hasattr(network, 'extract_feat'):
+        network(inputs, mode='tensor')
+        return
+    features = network.extract_feat(inputs)
+    for head in heads:
+        network.get_submodule(head)(features)
+
+
+class _Wrapped(nn.Module):
+    """Makes a function of a network callable by ``functional_call``."""
+
+    def __init__(self, network: nn.Module, function: Callable) -> None:
+        super().__init__()
+        self.network = network
+        self.function = function
+
+    def forward(self, *args) -> None:
+        self.function(self.network, *args)
+
+
+def _head_of(network: nn.Module, path: str) -> str:
+    """The head that holds a module: a child, or an item of a list."""
+    parts = path.split('.')
+    if isinstance(network.get_submodule(parts[0]), nn.ModuleList):
+        return '.'.join(parts[:2])
+    return parts[0]
+
+
+@contextmanager
+def _mode(network: nn.Module, training: bool) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.train(training)
+    for module in network.modules():
+        # Synchronised batch norm in train mode wants a GPU and other ranks.
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _untouched_buffers(network: nn.Module) -> Iterator[None]:
+    saved = [(b, b.detach().clone()) for b in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            buffer.data.copy_(value)
+
+
+def dry_run(
+    network: nn.Module,
+    taps: Taps,
+    input_size: tuple[int, int],
+    training: bool,
+) -> tuple[dict[str, list[torch.Size]], list[str]]:
+    """Run a network once on a batch of two and see what its taps yield.
+
+    It runs on meta tensors, which costs no arithmetic and moves no buffer; a
+    network with an operator that has no meta kernel runs for real, and its
+    buffers are restored. No random generator moves.
+
+    Args:
+        network (nn.Module): The student or the teacher.
+        taps (Taps): Its taps.
+        input_size (tuple[int, int]): Height and width of the images.
+        training (bool): The mode to run in; some networks return other
+            structures in the two.
+
+    Returns:
+        tuple: The shapes of each tap's tensors, one a level, with a batch
+        of 2; and the heads that had to be called for a tap to fire.
+
+    Raises:
+        ValueError: If the network cannot run at this size, or a tap is at
+            fault (see :class:`Taps`).
+    """
+    inputs = torch.zeros(2, 3, *input_size)
+    state = {
+        f'network.{name}': torch.empty_like(tensor, device='meta')
+        for name, tensor in [
+            *network.named_parameters(),
+            *network.named_buffers(),
+        ]
+    }
+
+    def attempt(run: Callable) -> tuple[dict, list[str]]:
+        heads: list[str] = []
+        for _ in range(2):
+            with taps.record():
+                run(heads)
+            missing = [p for p in taps.paths if not taps.fired(p)]
+            if not missing or heads:
+                break
+            # What did not fire in backbone and neck belongs to heads.
+            heads = list(
+                dict.fromkeys(_head_of(network, path) for path in missing)
+            )
+        taps.remember_calls()
+        shapes = {t: [x.shape for x in taps.read(t)] for t in taps.taps}
+        return shapes, heads
+
+    def on_meta(heads: list[str]) -> None:
+        functional_call(
+            _Wrapped(network, forward_to_taps),
+            state,
+            (inputs.to('meta'), heads),
+            strict=False,
+        )
+
+    def for_real(heads: list[str]) -> None:
+        device = next(network.parameters()).device
+        forward_to_taps(network, inputs.to(device), heads)
+
+    with _mode(network, training), torch.no_grad(), isolated_randomness():
+        try:
+            return attempt(on_meta)
+        except Exception:
+            with _untouched_buffers(network):
+                try:
+                    return attempt(for_real)
+                except ValueError:
+                    raise
+                except Exception as error:
+                    height, width = input_size
+                    raise ValueError(
+                        f'the {taps.role} {type(network).__name__} cannot '
+                        f'run on images of {height} x {width}: {error}. Set '
+                        '`input_size` of the distiller to a size that it '
+                        'takes, as an int or (height, width).'
+                    ) from error
+        finally:
+            taps.clear()

@@ -1,0 +1,251 @@
+"""Taps: places in a network where tensors are read."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mmdiffkd.utils.naming import did_you_mean
+
+_PATTERN = re.compile(
+    r'(?P<path>[A-Za-z_]\w*(?:\.\w+)*)(?:\[(?P<index>.*)\])?'
+)
+_INTEGER = re.compile(r'[+-]?\d+')
+
+
+class Tap:
+    """A module path with an optional index or slice.
+
+    Children of containers are dotted numbers; the index applies to the flat
+    list of tensors that the module returned in one forward pass:
+    ``backbone[-1]``, ``neck[0:4]``, ``head.fc``, ``backbone.layer4.1``.
+
+    Args:
+        text (str): The tap as written in a config.
+
+    Raises:
+        ValueError: If the text is not of this form.
+    """
+
+    def __init__(self, text: str) -> None:
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(
+                f'{text!r} is not a tap. Write a module path with dotted '
+                'numbers for children and an optional index or slice: '
+                "'backbone[-1]', 'neck[0:4]', 'backbone.layer4.1', 'head.fc'."
+            )
+        self.text = text
+        self.path = match['path']
+        self.index = self._parse_index(match['index'])
+
+    def _parse_index(self, text: str | None) -> int | slice | None:
+        if text is None:
+            return None
+        parts = [part.strip() for part in text.split(':')]
+        if (
+            all(
+                _INTEGER.fullmatch(p) or (p == '' and len(parts) > 1)
+                for p in parts
+            )
+            and len(parts) <= 3
+        ):
+            numbers = [int(p) if p else None for p in parts]
+            if len(parts) == 3 and numbers[2] == 0:
+                raise ValueError(
+                    f'the slice in tap {self.text!r} has a step of 0. Use '
+                    'a step of 1 or more, or leave it out.'
+                )
+            return numbers[0] if len(parts) == 1 else slice(*numbers)
+        raise ValueError(
+            f'the index in tap {self.text!r} is neither an integer nor a '
+            "slice. Write for instance '[-1]' or '[0:4]'."
+        )
+
+    def __repr__(self) -> str:
+        return f'Tap({self.text!r})'
+
+    def select(self, tensors: list[Tensor], is_list: bool) -> list[Tensor]:
+        """Apply the index or slice.
+
+        Args:
+            tensors (list[Tensor]): What the module returned, flattened.
+            is_list (bool): Whether it returned a list or was called more
+                than once, so that an index makes sense.
+
+        Returns:
+            list[Tensor]: The tensors that the tap stands for, one a level.
+
+        Raises:
+            ValueError: On an index into a lone tensor, which would cut the
+                batch, or an index beyond the list.
+        """
+        if not tensors:
+            raise ValueError(
+                f'tap {self.text!r} yields no tensor. Tap a module that runs '
+                'in the forward pass and returns tensors.'
+            )
+        if self.index is None:
+            return tensors
+        if not is_list:
+            raise ValueError(
+                f'tap {self.text!r} has an index, but {self.path!r} returned '
+                f'one bare tensor of shape {tuple(tensors[0].shape)}; an '
+                f'index would cut its batch. Write {self.path!r}.'
+            )
+        if isinstance(self.index, slice):
+            chosen = tensors[self.index]
+        elif -len(tensors) <= self.index < len(tensors):
+            chosen = [tensors[self.index]]
+        else:
+            chosen = []
+        if not chosen:
+            raise ValueError(
+                f'tap {self.text!r} selects nothing: {self.path!r} returned '
+                f'{len(tensors)} tensors. Choose an index from '
+                f'{-len(tensors)} to {len(tensors) - 1}.'
+            )
+        return chosen
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors_in(item)
+
+
+class _Recorder:
+    """What one module returned since recording began.
+
+    It is a forward hook that stays registered and is switched on and off:
+    registering hooks inside a forward pass would break compiled graphs.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self.calls = 0
+        self.bare = False
+        self.tensors: list[Tensor] = []
+        self.versions: list[int] = []
+
+    def __call__(self, module: nn.Module, args: tuple, output: object):
+        if not self.on:
+            return
+        tensors = list(_tensors_in(output))
+        self.calls += 1
+        self.bare = isinstance(output, Tensor)
+        self.tensors += tensors
+        if not torch.compiler.is_compiling():
+            self.versions += [t._version for t in tensors]
+
+    def clear(self) -> None:
+        self.calls = 0
+        self.tensors, self.versions = [], []
+
+
+class Taps:
+    """All taps of one network, read together in one forward pass.
+
+    Args:
+        network (nn.Module): The network. Its forward hooks are the only
+            thing that changes.
+        taps (Iterable[str]): The taps, as written in the config.
+        role (str): ``'student'`` or ``'teacher'``, for error messages.
+
+    Raises:
+        ValueError: If a path does not exist; the nearest ones are listed.
+    """
+
+    def __init__(
+        self, network: nn.Module, taps: Iterable[str], role: str
+    ) -> None:
+        self.role = role
+        self.taps = {text: Tap(text) for text in taps}
+        self._recorders: dict[str, _Recorder] = {}
+        self._calls: dict[str, int] = {}
+        modules = dict(network.named_modules())
+        for tap in self.taps.values():
+            if tap.path not in modules:
+                raise ValueError(
+                    f'the {role} {type(network).__name__} has no module '
+                    f'{tap.path!r} (tap {tap.text!r}). '
+                    + did_you_mean(tap.path, filter(None, modules))
+                )
+            if tap.path not in self._recorders:
+                recorder = self._recorders[tap.path] = _Recorder()
+                modules[tap.path].register_forward_hook(recorder)
+
+    @property
+    def paths(self) -> list[str]:
+        """The tapped module paths."""
+        return list(self._recorders)
+
+    def fired(self, path: str) -> bool:
+        """Whether the module ran since recording began."""
+        return self._recorders[path].calls > 0
+
+    @contextmanager
+    def record(self, texts: Iterable[str] | None = None) -> Iterator[None]:
+        """Record what the tapped modules return inside the block.
+
+        Args:
+            texts (Iterable[str], optional): The taps to record. Defaults to
+                None, all of them.
+        """
+        chosen = self.taps if texts is None else texts
+        recorders = [self._recorders[self.taps[t].path] for t in chosen]
+        self.clear()
+        for recorder in recorders:
+            recorder.on = True
+        try:
+            yield
+        except BaseException:
+            self.clear()
+            raise
+        finally:
+            for recorder in recorders:
+                recorder.on = False
+
+    def clear(self) -> None:
+        """Forget what was recorded, so that no graph outlives its step."""
+        for recorder in self._recorders.values():
+            recorder.clear()
+
+    def remember_calls(self) -> None:
+        """Take the recorded number of calls of each module as the norm."""
+        self._calls = {p: r.calls for p, r in self._recorders.items()}
+
+    def read(self, text: str) -> list[Tensor]:
+        """The tensors of one tap.
+
+        Raises:
+            ValueError: If the module yields no tensor, ran another number of
+                times than at start-up, or a tensor was changed in place.
+        """
+        tap = self.taps[text]
+        recorder = self._recorders[tap.path]
+        expected = self._calls.get(tap.path, recorder.calls)
+        if recorder.calls != expected:
+            raise ValueError(
+                f'the {self.role} called {tap.path!r} {recorder.calls} times '
+                f'in this step, but {expected} times at start-up, so that '
+                f'tap {text!r} is ambiguous. Tap a module that runs the same '
+                'number of times in every step.'
+            )
+        is_list = recorder.calls > 1 or not recorder.bare
+        for tensor, version in zip(recorder.tensors, recorder.versions):
+            if tensor._version != version:
+                raise ValueError(
+                    f'the output of {tap.path!r} in the {self.role} was '
+                    f'changed in place after tap {text!r} had read it (an '
+                    'in-place activation behind it, most likely). Tap the '
+                    'module that changes it, or switch its `inplace` off.'
+                )
+        return tap.select(recorder.tensors, is_list)

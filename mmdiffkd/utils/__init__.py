@@ -1,0 +1,20 @@
+"""Configs, checkpoints and the environment."""
+
+from .checkpoint import (
+    DISTILL_PREFIX,
+    load_weights,
+    plain_state_dict,
+    read_checkpoint,
+)
+from .config import find_config, load_config
+from .setup_env import register_all_modules
+
+__all__ = [
+    'DISTILL_PREFIX',
+    'find_config',
+    'load_config',
+    'load_weights',
+    'plain_state_dict',
+    'read_checkpoint',
+    'register_all_modules',
+]

@@ -1,0 +1,29 @@
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+
+
+@pytest.fixture
+def build():
+    """Build a model of the tests, under mmpretrain's scope."""
+
+    def function(config: dict) -> torch.nn.Module:
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            return MODELS.build(config)
+
+    return function
+
+
+@pytest.fixture
+def run():
+    """Train a recipe by the real runner; gives the runner."""
+
+    def function(config: Config) -> Runner:
+        config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
+        runner = Runner.from_cfg(config)
+        runner.train()
+        return runner
+
+    return function

@@ -1,0 +1,299 @@
+import copy
+import warnings
+
+import pytest
+import tiny_recipes
+import torch
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.checkpoint import get_state_dict
+from mmpretrain.structures import DataSample
+from tiny_recipes import SIZE, feature_entry, logits_entry
+
+
+def batch(model, count=4):
+    samples = [DataSample().set_gt_label(i % 2) for i in range(count)]
+    images = list(torch.randint(0, 256, (count, 3, SIZE, SIZE)).byte())
+    data = dict(inputs=images, data_samples=samples)
+    return model.data_preprocessor(data, True)
+
+
+@pytest.fixture
+def distiller(build):
+    model = build(
+        tiny_recipes.distiller(
+            distill=dict(feature=feature_entry(), logits=logits_entry())
+        )
+    )
+    model.init_weights()
+    return model.train()
+
+
+def test_loss_keeps_the_student_names_and_adds_ours(distiller):
+    losses = distiller(**batch(distiller), mode='loss')
+    assert set(losses) == {
+        'loss',
+        'distill.feature.loss_kd',
+        'distill.feature.loss_diffusion',
+        'distill.feature.loss_autoencoder',
+        'distill.logits.loss_kd',
+        'distill.logits.loss_diffusion',
+    }
+    total, _ = distiller.parse_losses(losses)
+    assert total.item() == pytest.approx(
+        sum(v.item() for v in losses.values()), rel=1e-5
+    )
+    assert set(distiller.metrics) == {
+        f'distill.{name}.gamma{end}'
+        for name in ('feature', 'logits')
+        for end in ('', '_std')
+    }
+
+
+def test_prediction_is_the_student_alone(distiller):
+    distiller.eval()
+    data = batch(distiller)
+    network = distiller.teacher.network
+    network.extract_feat = None
+    out = distiller(**data, mode='predict')
+    expected = distiller.student(**data, mode='predict')
+    for a, b in zip(out, expected):
+        assert torch.equal(a.pred_score, b.pred_score)
+    logits = distiller(data['inputs'])
+    assert torch.equal(logits, distiller.student(data['inputs']))
+
+
+def test_unknown_attributes_are_the_students(distiller):
+    assert distiller.backbone is distiller.student.backbone
+    assert distiller.with_neck
+    assert distiller.data_preprocessor is distiller.student.data_preprocessor
+    with pytest.raises(AttributeError):
+        _ = distiller.absent
+
+
+def test_state_dict_is_the_plain_students(distiller, build):
+    plain = build(tiny_recipes.classifier())
+    for state in (distiller.state_dict(), get_state_dict(distiller)):
+        own = {k for k in state if not k.startswith('distill.')}
+        assert own == set(plain.state_dict())
+        assert set(state) - own
+        assert set(state._metadata) >= set(plain.state_dict()._metadata)
+    weights = {k: state[k] for k in own}
+    plain.load_state_dict(weights, strict=True)
+    assert torch.equal(
+        plain.backbone.conv1.weight, distiller.student.backbone.conv1.weight
+    )
+
+
+def test_state_dict_round_trip(distiller, build):
+    config = tiny_recipes.distiller(
+        distill=dict(feature=feature_entry(), logits=logits_entry())
+    )
+    distiller(**batch(distiller), mode='loss')
+    other = build(config)
+    other.load_state_dict(distiller.state_dict(), strict=True)
+    for (name, a), b in zip(
+        distiller.state_dict().items(), other.state_dict().values()
+    ):
+        assert torch.equal(a, b), name
+    assert other._step == distiller._step == 1
+
+
+def test_plain_weights_load_strictly_and_leave_the_necks(distiller, build):
+    plain = build(tiny_recipes.classifier())
+    before = distiller.distill.state_dict()
+    distiller.load_state_dict(plain.state_dict(), strict=True)
+    assert torch.equal(distiller.student.head.fc.weight, plain.head.fc.weight)
+    after = distiller.distill.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_loading_complains_about_foreign_keys(distiller):
+    state = distiller.state_dict()
+    state['backbone.foreign'] = torch.zeros(1)
+    with pytest.raises(RuntimeError, match='foreign'):
+        distiller.load_state_dict(state, strict=True)
+
+
+def test_ema_copy_shares_the_teacher_and_keeps_the_names(distiller):
+    ema = ExponentialMovingAverage(distiller)
+    assert ema.module.teacher is distiller.teacher
+    names = {k.removeprefix('module.') for k in ema.state_dict()} - {'steps'}
+    assert names == set(distiller.state_dict())
+    ema.load_state_dict(ema.state_dict(), strict=True)
+    ema.update_parameters(distiller)
+
+
+def test_teacher_is_not_among_the_parameters(distiller):
+    ids = {id(p) for p in distiller.teacher.network.parameters()}
+    assert not ids & {id(p) for p in distiller.parameters()}
+    assert distiller.teacher.network not in list(distiller.modules())
+
+
+def test_gradients_reach_student_and_necks_but_not_the_teacher(distiller):
+    losses = distiller(**batch(distiller), mode='loss')
+    sum(v for k, v in losses.items() if k.startswith('distill')).backward()
+    assert distiller.student.backbone.conv1.weight.grad.any()
+    for name, parameter in distiller.distill.named_parameters():
+        assert parameter.grad is not None, name
+    assert all(p.grad is None for p in distiller.teacher.network.parameters())
+
+
+def test_weight_zero_runs_no_teacher(build):
+    model = build(
+        tiny_recipes.distiller(
+            distill=dict(feature=feature_entry(weight=0), other=None)
+        )
+    )
+    model.init_weights()
+    model.train()
+    model.teacher.network.extract_feat = None
+    losses = model(**batch(model), mode='loss')
+    assert losses['distill.feature.loss_kd'] == 0
+    assert model.metrics == {}
+    assert len(model.idle_parameters()) == len(
+        list(model.distill.parameters())
+    )
+    assert list(model.distill) == ['feature']
+
+
+def test_construction_and_training_do_not_move_the_global_stream(build):
+    def stream(config):
+        torch.manual_seed(5)
+        model = build(config)
+        model.init_weights()
+        model.train()
+        state = torch.get_rng_state()
+        data = batch(model)
+        model(**data, mode='loss')
+        return state, torch.get_rng_state()
+
+    plain = stream(tiny_recipes.classifier(drop_path_rate=0.3))
+    ours = stream(
+        tiny_recipes.distiller(tiny_recipes.classifier(drop_path_rate=0.3))
+    )
+    assert all(map(torch.equal, plain, ours))
+
+
+def test_noise_depends_on_the_step_and_goes_on_after_loading(build):
+    def losses(model, data):
+        with torch.no_grad():
+            out = model(**data, mode='loss')
+        return out['distill.feature.loss_diffusion'].item()
+
+    torch.manual_seed(0)
+    config = tiny_recipes.distiller()
+    model = build(config)
+    model.init_weights()
+    model.train()
+    # Batch statistics would change with every forward pass; noise alone may.
+    for module in model.distill.modules():
+        module.momentum = 0.0
+    data = batch(model)
+    first = [losses(model, data) for _ in range(2)]
+    state = copy.deepcopy(model.state_dict())
+    first += [losses(model, data)]
+    assert len(set(first)) == 3
+    torch.manual_seed(0)
+    again = build(config)
+    again.init_weights()
+    again.train()
+    again.load_state_dict(state)
+    assert losses(again, data) == first[2]
+
+
+def test_tap_without_gradient_is_an_error(build):
+    model = build(
+        tiny_recipes.distiller(
+            tiny_recipes.classifier(frozen_stages=2),
+            distill=dict(feature=feature_entry(at='backbone[0]')),
+        )
+    )
+    model.init_weights()
+    model.train()
+    with pytest.raises(ValueError, match='has no gradient'):
+        model(**batch(model), mode='loss')
+
+
+def test_trajectories_go_from_student_to_teacher(distiller):
+    data = batch(distiller)
+    state = torch.get_rng_state()
+    shown = distiller.trajectories(data['inputs'])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(shown) == ['feature']
+    ((*_, (caption, last)),) = shown['feature']
+    assert caption == 'teacher' and last.shape == (4, 8, 4, 4)
+    assert distiller.training
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_stays_finite_over_steps(distiller, dtype):
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=1e-2)
+    for _ in range(3):
+        with torch.autocast('cpu', dtype):
+            losses = distiller(**batch(distiller), mode='loss')
+        total, _ = distiller.parse_losses(losses)
+        assert torch.isfinite(total)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+
+def test_compiled_step_equals_eager(build):
+    def losses(compiled):
+        torch.manual_seed(0)
+        model = build(tiny_recipes.distiller())
+        model.init_weights()
+        model.train()
+        data = batch(model)
+        step = model.loss
+        if compiled:
+            step = torch.compile(step, backend='eager')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return step(**data)
+
+    eager, compiled = losses(False), losses(True)
+    assert eager.keys() == compiled.keys()
+    for key, value in eager.items():
+        assert torch.allclose(value, compiled[key], atol=1e-5), key
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(distill=dict(f=feature_entry(at='backbon[-1]'))),
+         "no module 'backbon'.*'backbone'"),
+        (dict(distill=dict(f=logits_entry(teacher_at='neck', at=None,
+                                          student_at='head.fc'))),
+         '`at` and also'),
+        (dict(distill=dict(f=feature_entry(at='backbone.conv1[0]'))),
+         'would cut its batch'),
+        (dict(distill=dict(f=feature_entry(at='head.fc'))), 'feature'),
+        (dict(distill=[1]), '`distill` is'),
+        (dict(teacher='x.py'), '`teacher` is'),
+        (dict(teacher=dict(config='x')), 'no `checkpoint`'),
+        (dict(input_size=0), '`input_size` is 0'),
+        (dict(input_size=(1, 2, 3)), '`input_size` is'),
+    ],
+)  # fmt: skip
+def test_bad_input_is_found_at_construction(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(tiny_recipes.distiller(**changes))
+
+
+def test_other_class_counts_at_logits_are_refused(build):
+    teacher = tiny_recipes.teacher()
+    teacher['config']['model']['head']['num_classes'] = 3
+    with pytest.raises(ValueError, match='distributions over classes.*2.*3'):
+        build(
+            tiny_recipes.distiller(
+                teacher=teacher, distill=dict(logits=logits_entry())
+            )
+        )
+
+
+def test_student_with_a_module_called_distill_is_refused(build):
+    student = build(tiny_recipes.classifier())
+    student.distill = torch.nn.Identity()
+    with pytest.raises(ValueError, match='called `distill`'):
+        build(tiny_recipes.distiller(student))

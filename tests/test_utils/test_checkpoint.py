@@ -1,0 +1,120 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
+
+
+class Attack:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return open, (str(self.victim), 'w')
+
+
+class Reach:
+    """Tries to get hold of a module's globals by getattr."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer.mean, '__globals__')
+
+
+@pytest.mark.parametrize('content', [Attack, Reach])
+def test_code_in_a_file_is_not_run(tmp_path, content):
+    victim = tmp_path / 'victim'
+    path = tmp_path / 'file.pth'
+    item = Reach() if content is Reach else Attack(victim)
+    torch.save(dict(state_dict=dict(a=item)), path)
+    with pytest.raises(ValueError, match=r'(getattr|open).*trusted=True'):
+        read_checkpoint(path)
+    assert not victim.exists()
+
+
+def test_trusted_file_is_read_whole(tmp_path):
+    path = tmp_path / 'file.pth'
+    torch.save(dict(state_dict={}, extra=os.path.join), path)
+    assert read_checkpoint(path, trusted=True)['extra'] is os.path.join
+
+
+def test_what_mmengine_writes_is_read(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = dict(
+        state_dict=dict(a=torch.ones(2)),
+        message_hub=dict(log_scalars=dict(loss=history)),
+        score=np.float64(3.5),
+        array=np.arange(3),
+        count=np.int64(4),
+    )
+    torch.save(content, tmp_path / 'file.pth')
+    read = read_checkpoint(str(tmp_path / 'file.pth'))
+    assert read['score'] == 3.5 and read['count'] == 4
+    assert read['message_hub']['log_scalars']['loss'].mean() == 1.5
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.pth'):
+        read_checkpoint(tmp_path / 'absent.pth')
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'text', 'empty', 'list'])
+def test_broken_file_is_named(tmp_path, kind):
+    path = tmp_path / 'file.pth'
+    torch.save(dict(a=torch.rand(100, 100)), path)
+    if kind == 'truncated':
+        path.write_bytes(path.read_bytes()[:5000])
+    elif kind == 'list':
+        torch.save([1], path)
+    else:
+        path.write_text('no checkpoint' if kind == 'text' else '')
+    with pytest.raises(ValueError, match='file.pth'):
+        read_checkpoint(path)
+
+
+def test_legacy_pickle_of_tensors_is_read(tmp_path):
+    path = tmp_path / 'file.pth'
+    torch.save(dict(a=torch.ones(2)), path, _use_new_zipfile_serialization=0)
+    assert read_checkpoint(path)['a'].sum() == 2
+    path.write_bytes(pickle.dumps(dict(a=1)))
+    with pytest.raises(ValueError, match='file.pth'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        dict(a=torch.ones(1)),
+        dict(state_dict=dict(a=torch.ones(1)), meta={}),
+        dict(model=dict(a=torch.ones(1))),
+        {'state_dict': {'module.a': torch.ones(1)}},
+        {'state_dict': {'a': torch.ones(1), 'distill.x': torch.ones(1)}},
+        {'ema_state_dict': {'steps': torch.ones(()),
+                            'module.a': torch.ones(1)}},
+    ],
+)  # fmt: skip
+def test_plain_state_dict(checkpoint):
+    assert plain_state_dict(checkpoint) == dict(a=torch.ones(1))
+
+
+def test_checkpoint_without_weights_is_refused():
+    with pytest.raises(ValueError, match='no weights.*meta'):
+        plain_state_dict(dict(meta=dict(epoch=1)))
+
+
+def test_load_weights_reports_everything_at_once():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    weights = model.state_dict()
+    load_weights(model, weights, 'file')
+    weights['0.weight'] = torch.ones(5, 5)
+    weights['extra'] = weights.pop('1.bias')
+    with pytest.raises(ValueError) as error:
+        load_weights(model, weights, 'file')
+    for part in ("'file'", '0.weight: (5, 5) in the file', 'Sequential'):
+        assert part in str(error.value)
+    with pytest.raises(ValueError, match='another shape'):
+        load_weights(model, weights, 'file', strict=False)
