@@ -1,0 +1,251 @@
+"""What distillation needs of a run: schedule, log, the teacher's figure."""
+
+from collections import defaultdict
+
+import torch
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmdiffkd.registry import HOOKS
+from mmdiffkd.utils.randomness import isolated_randomness
+from mmdiffkd.visualization import denoising_panel
+
+_CONSTRUCTORS = (
+    None,
+    'DefaultOptimWrapperConstructor',
+    'mmengine.DefaultOptimWrapperConstructor',
+    'OptimWrapperConstructor',
+    'mmdiffkd.OptimWrapperConstructor',
+)
+
+
+@HOOKS.register_module()
+class DistillHook(Hook):
+    """Runs what belongs to a distiller's training run.
+
+    - Before training it evaluates the teacher once, on the recipe's
+      validation data with the recipe's evaluator, so that a wrong or
+      unloaded teacher is seen at once. Skipped on resume.
+    - It brings scheduled weights up to date before every step.
+    - It logs the necks' metrics (the mean of gamma, say), averaged on the
+      device between two lines of the log.
+    - It draws a denoising panel of a few validation images.
+
+    It draws no random number that training would draw.
+
+    Args:
+        evaluate_teacher (bool): Whether to evaluate the teacher. Defaults to
+            True.
+        panel_interval (int): Draw a panel every so many epochs (iterations
+            in an iteration-based loop); 0 draws none. Defaults to 0.
+        panel_images (int): The number of images of a panel. Defaults to 4.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        evaluate_teacher: bool = True,
+        panel_interval: int = 0,
+        panel_images: int = 4,
+    ) -> None:
+        for key, value, least in (
+            ('panel_interval', panel_interval, 0),
+            ('panel_images', panel_images, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f'`DistillHook.{key}` is {value!r}. Use an integer of '
+                    f'{least} or more.'
+                )
+        self.evaluate_teacher = evaluate_teacher
+        self.panel_interval = panel_interval
+        self.panel_images = panel_images
+        self._sums: dict[str, Tensor | float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._off: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """See that model and optimizer are a distiller's.
+
+        Raises:
+            TypeError: If the model is no distiller.
+            ValueError: If another optimizer-wrapper constructor would give
+                student and necks rates that nobody chose.
+        """
+        if not hasattr(_distiller(runner), 'trajectories'):
+            raise TypeError(
+                'DistillHook belongs to a mmdiffkd.Distiller, but the model '
+                f'is a {type(_distiller(runner)).__name__}. Remove '
+                '`default_hooks.distill` from a plain recipe.'
+            )
+        config = runner.cfg.get('optim_wrapper') or {}
+        constructor = config.get('constructor')
+        if isinstance(constructor, str) or constructor is None:
+            known = constructor in _CONSTRUCTORS
+        else:
+            known = constructor.__name__ in _CONSTRUCTORS
+        if runner.cfg.get('train_cfg') and not known:
+            raise ValueError(
+                f'`optim_wrapper.constructor` is {constructor!r}, which does '
+                'not know a distiller and would give wrong learning rates. '
+                "Set it to 'mmdiffkd.OptimWrapperConstructor', and "
+                '`optim_wrapper.paramwise_cfg.student_constructor` to '
+                f'{constructor!r}.'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the batches and evaluate the teacher.
+
+        Raises:
+            ValueError: If a batch of one image awaits a neck that cannot
+                take it.
+        """
+        _check_small_batches(runner)
+        distiller = _distiller(runner)
+        if (
+            self.evaluate_teacher
+            and runner.iter == 0
+            and distiller.teacher.checkpoint is not None
+            and runner.cfg.get('val_dataloader') is not None
+            and runner.cfg.get('val_evaluator') is not None
+        ):
+            metrics = self._evaluate_teacher(runner)
+            runner.logger.info(
+                'Teacher on the validation data: '
+                + ', '.join(f'{k}: {v:.4f}' for k, v in metrics.items())
+            )
+            runner.visualizer.add_scalars(
+                {f'teacher/{k}': v for k, v in metrics.items()}, step=0
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None
+    ) -> None:
+        """Bring scheduled weights up to date."""
+        distiller = _distiller(runner)
+        distiller.set_progress(runner.epoch, runner.iter)
+        off = {n for n, d in distiller.distill.items() if not d.active}
+        for name in sorted(off - self._off):
+            runner.logger.info(f'distill.{name} is off from here on.')
+        self._off = off
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
+        """Average the metrics, and log them at the logger's interval."""
+        for key, value in _distiller(runner).metrics.items():
+            self._sums[key] = self._sums[key] + value
+            self._counts[key] += 1
+        if any(
+            self.every_n_inner_iters(batch_idx, hook.interval)
+            or self.every_n_train_iters(runner, hook.interval)
+            for hook in runner.hooks
+            if isinstance(hook, LoggerHook)
+        ):
+            for key, total in self._sums.items():
+                runner.message_hub.update_scalar(
+                    f'train/{key}', float(total) / self._counts[key]
+                )
+            self._sums.clear()
+            self._counts.clear()
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._maybe_draw(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Draw a panel, if one is due."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._maybe_draw(runner, runner.epoch + 1)
+
+    def _maybe_draw(self, runner: Runner, done: int) -> None:
+        if self.panel_interval and done % self.panel_interval == 0:
+            draw_panels(runner, self.panel_images, done)
+
+    @staticmethod
+    def _evaluate_teacher(runner: Runner) -> dict[str, float]:
+        network = _distiller(runner).teacher.network
+        with isolated_randomness(), torch.no_grad():
+            loader = _validation_loader(runner)
+            evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
+            evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+            for batch in loader:
+                evaluator.process(
+                    data_samples=network.val_step(batch), data_batch=batch
+                )
+            return evaluator.evaluate(len(loader.dataset))
+
+
+def draw_panels(runner: Runner, num_images: int, step: int) -> None:
+    """Hand a panel of every denoising entry to MMEngine's visualizer.
+
+    Args:
+        runner (Runner): A runner whose model is a distiller.
+        num_images (int): The number of validation images.
+        step (int): The epoch or iteration that the panel belongs to.
+    """
+    distiller = _distiller(runner)
+    with isolated_randomness():
+        dataset = _validation_loader(runner).dataset
+        samples = [dataset[i] for i in range(min(num_images, len(dataset)))]
+        images = [
+            sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+            for sample in samples
+        ]
+        batch = {
+            'inputs': [sample['inputs'] for sample in samples],
+            'data_samples': [sample['data_samples'] for sample in samples],
+        }
+        was_training = distiller.training
+        distiller.eval()
+        inputs = distiller.data_preprocessor(batch, False)['inputs']
+        for name, levels in distiller.trajectories(inputs).items():
+            for level, rows in enumerate(levels):
+                label = f'distill.{name}'
+                if len(levels) > 1:
+                    label += f'.{level}'
+                panel = denoising_panel(images, rows)
+                runner.visualizer.add_image(label, panel, step)
+        distiller.train(was_training)
+
+
+def _distiller(runner: Runner) -> torch.nn.Module:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def _validation_loader(runner: Runner) -> DataLoader:
+    """A loader of our own: the runner's, once iterated, shifts its stream."""
+    return Runner.build_dataloader(
+        runner.cfg.val_dataloader.copy(), seed=runner.seed
+    )
+
+
+def _check_small_batches(runner: Runner) -> None:
+    loader = runner.train_dataloader
+    batches = loader.batch_sampler
+    size = getattr(batches, 'batch_size', None)
+    if not isinstance(size, int):
+        return
+    images = len(loader.sampler)
+    # Samplers of iteration-based loops never end, and leave no remainder.
+    ends = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    lone = ends and not batches.drop_last and images % size == 1
+    if size > 1 and not lone:
+        return
+    try:
+        for distillation in _distiller(runner).distill.values():
+            distillation.check_batch(1)
+    except ValueError as error:
+        where = (
+            '`train_dataloader.batch_size` is 1'
+            if size == 1
+            else f'the last of the batches of {size} out of {images} images '
+            'has 1 image'
+        )
+        raise ValueError(
+            f'{where}, which a neck cannot take: {error} Set '
+            '`train_dataloader.drop_last=True` or another `batch_size`.'
+        ) from error

@@ -1,0 +1,148 @@
+"""The optimizer of a distiller: the recipe's own, plus the necks."""
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS,
+)
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from mmdiffkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+_OURS = ('student_constructor', 'distill_lr_mult', 'distill_decay_mult')
+
+
+def _apart(wrapper_class: type[OptimWrapper]) -> type[OptimWrapper]:
+    """A wrapper class that keeps student and necks apart at the step."""
+
+    class Apart(wrapper_class):
+        distiller: nn.Module
+
+        def step(self, **kwargs) -> None:
+            for parameter in self.distiller.idle_parameters():
+                parameter.grad = None
+            super().step(**kwargs)
+
+        def _clip_grad(self) -> None:
+            # Each side gets the whole budget. The student's norm is logged
+            # last, under the recipe's name, so that curves lie together.
+            groups = self.optimizer.param_groups
+            necks = [g for g in groups if g.get('distill')]
+            student = [g for g in groups if not g.get('distill')]
+            for side, name in (
+                (necks, f'distill.{self.grad_name}'),
+                (student, self.grad_name),
+            ):
+                parameters = [
+                    p
+                    for group in side
+                    for p in group['params']
+                    if p.requires_grad and p.grad is not None
+                ]
+                if not parameters:
+                    continue
+                norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+                if norm is not None:
+                    self.message_hub.update_scalar(
+                        f'train/{name}', float(norm)
+                    )
+
+    Apart.__name__ = Apart.__qualname__ = wrapper_class.__name__
+    return Apart
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class OptimWrapperConstructor:
+    """Runs a recipe's constructor on the student and adds the necks.
+
+    The recipe's optimizer, its ``paramwise_cfg`` and its wrapper class stay
+    as they are. Gradients are clipped for the student and for the necks
+    apart, each to the recipe's limit. The parameters of an entry whose
+    weight is 0 have no gradient at the step, so that neither momentum nor
+    weight decay moves them.
+
+    Args:
+        optim_wrapper_cfg (dict): The recipe's ``optim_wrapper``.
+        paramwise_cfg (dict, optional): The recipe's own, in which three keys
+            are ours: ``student_constructor`` names the recipe's constructor
+            (defaults to MMEngine's ``DefaultOptimWrapperConstructor``),
+            ``distill_lr_mult`` and ``distill_decay_mult`` multiply learning
+            rate and weight decay of the necks (both default to 1.0).
+            Defaults to None.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        paramwise = dict(paramwise_cfg or {})
+        ours = {key: paramwise.pop(key, None) for key in _OURS}
+        self.wrapper_cfg = optim_wrapper_cfg.copy()
+        self.paramwise_cfg = paramwise or None
+        self.student_constructor = (
+            ours['student_constructor'] or 'DefaultOptimWrapperConstructor'
+        )
+        self.multipliers = {}
+        for key, option in (
+            ('distill_lr_mult', 'lr'),
+            ('distill_decay_mult', 'weight_decay'),
+        ):
+            value = 1.0 if ours[key] is None else ours[key]
+            if not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(
+                    f'`optim_wrapper.paramwise_cfg.{key}` is {value!r}. Use '
+                    'a number, 0 or more.'
+                )
+            self.multipliers[option] = value
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper.
+
+        Args:
+            model (nn.Module): The distiller, wrapped or not.
+
+        Returns:
+            OptimWrapper: The recipe's, over the student and the necks.
+
+        Raises:
+            TypeError: If the model is no distiller.
+        """
+        distiller = getattr(model, 'module', model)
+        if not hasattr(distiller, 'idle_parameters'):
+            raise TypeError(
+                'mmdiffkd.OptimWrapperConstructor builds the optimizer of a '
+                f'mmdiffkd.Distiller, but the model is a '
+                f'{type(distiller).__name__}. Leave '
+                '`optim_wrapper.constructor` out of a plain recipe.'
+            )
+        config = self.wrapper_cfg.copy()
+        kind = config.get('type', 'OptimWrapper')
+        if isinstance(kind, str):
+            with OPTIM_WRAPPERS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind)
+        config['type'] = _apart(kind)
+        build = MMENGINE_CONSTRUCTORS.build(
+            dict(
+                type=self.student_constructor,
+                optim_wrapper_cfg=config,
+                paramwise_cfg=self.paramwise_cfg,
+            )
+        )
+        wrapper = build(distiller.student)
+        wrapper.distiller = distiller
+        self._add_necks(wrapper.optimizer, distiller)
+        return wrapper
+
+    def _add_necks(
+        self, optimizer: torch.optim.Optimizer, distiller: nn.Module
+    ) -> None:
+        parameters = [
+            p for p in distiller.distill.parameters() if p.requires_grad
+        ]
+        if not parameters:
+            return
+        group = {'params': parameters, 'distill': True}
+        for option, multiplier in self.multipliers.items():
+            if option in optimizer.defaults:
+                group[option] = optimizer.defaults[option] * multiplier
+        optimizer.add_param_group(group)

@@ -1,0 +1,259 @@
+import json
+
+import pytest
+import tiny_recipes
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.runner import Runner
+from tiny_recipes import DISTILL_LINES, feature_entry
+
+from mmdiffkd.engine import DistillHook
+
+
+def distill_recipe(tmp_path, hook=None, student=None, **changes):
+    settings = {
+        key: changes.pop(key)
+        for key in ('epochs', 'images', 'batch_size', 'num_workers')
+        if key in changes
+    }
+    config = tiny_recipes.recipe(
+        tmp_path, tiny_recipes.distiller(student, **changes), **settings
+    )
+    config.merge_from_dict(DISTILL_LINES)
+    config.default_hooks.distill.update(hook or {})
+    return config
+
+
+def scalars(tmp_path):
+    (path,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_losses_and_gamma_are_logged(tmp_path, run):
+    run(distill_recipe(tmp_path))
+    rows = [row for row in scalars(tmp_path) if 'lr' in row]
+    assert len(rows) == 2
+    for row in rows:
+        assert 0 < row['distill.feature.gamma'] < 1
+        assert row['distill.feature.gamma_std'] >= 0
+        for part in ('kd', 'diffusion', 'autoencoder'):
+            assert row[f'distill.feature.loss_{part}'] > 0
+        assert row['loss'] > 0
+
+
+def test_metrics_are_averaged_between_two_lines(tmp_path, run):
+    seen = []
+
+    class Watch(Hook):
+        priority = 'LOW'
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            seen.append(runner.model.metrics['distill.feature.gamma'].item())
+
+    config = distill_recipe(tmp_path, epochs=1)
+    runner = Runner.from_cfg(config)
+    runner.register_hook(Watch())
+    runner.train()
+    (row,) = (row for row in scalars(tmp_path) if 'lr' in row)
+    assert row['distill.feature.gamma'] == pytest.approx(sum(seen) / 2)
+
+
+@pytest.mark.parametrize('checkpoint', [True, False])
+def test_teacher_is_evaluated_once(tmp_path, run, build, checkpoint):
+    path = None
+    if checkpoint:
+        network = build(tiny_recipes.classifier(6))
+        with torch.no_grad():
+            network.head.fc.weight.zero_()
+            network.head.fc.bias.copy_(torch.tensor([1.0, 0.0]))
+        path = str(tmp_path / 'teacher.pth')
+        torch.save(network.state_dict(), path)
+    run(distill_recipe(tmp_path, teacher=tiny_recipes.teacher(6, path)))
+    rows = [r for r in scalars(tmp_path) if 'teacher/accuracy/top1' in r]
+    # It always says the first class, which is half of the images.
+    assert [r['teacher/accuracy/top1'] for r in rows] == [50.0] * checkpoint
+
+
+def test_teacher_evaluation_can_be_switched_off(tmp_path, run, build):
+    path = str(tmp_path / 'teacher.pth')
+    torch.save(build(tiny_recipes.classifier(6)).state_dict(), path)
+    run(
+        distill_recipe(
+            tmp_path,
+            dict(evaluate_teacher=False),
+            teacher=tiny_recipes.teacher(6, path),
+        )
+    )
+    assert not any('teacher/accuracy/top1' in r for r in scalars(tmp_path))
+
+
+def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path, run):
+    weights = []
+
+    class Watch(Hook):
+        def after_train_epoch(self, runner):
+            model = runner.model
+            weights.append(
+                [p.detach().clone() for p in model.distill.parameters()]
+            )
+            factors.append(model.distill['feature'].factor)
+
+    factors = []
+    config = distill_recipe(
+        tmp_path,
+        epochs=3,
+        distill=dict(feature=feature_entry(schedule=dict(warmup=2, stop=2))),
+    )
+    runner = Runner.from_cfg(config)
+    runner.register_hook(Watch())
+    runner.train()
+    assert factors == [0.5, 1.0, 0.0]
+    moved = [
+        not all(map(torch.equal, before, after))
+        for before, after in zip(weights, weights[1:])
+    ]
+    assert moved == [True, False]
+    rows = [r for r in scalars(tmp_path) if 'lr' in r]
+    assert rows[-1]['distill.feature.loss_kd'] >= 0
+
+
+def test_panels_are_drawn_at_their_interval(tmp_path, run):
+    run(distill_recipe(tmp_path, dict(panel_interval=2, panel_images=2)))
+    (folder,) = (tmp_path / 'work').glob('*/vis_data/vis_image')
+    assert [p.name for p in folder.iterdir()] == ['distill.feature_2.png']
+
+
+def test_lone_last_image_is_found_before_training(tmp_path):
+    config = distill_recipe(
+        tmp_path,
+        images=10,
+        batch_size=3,
+        distill=dict(logits=tiny_recipes.logits_entry()),
+    )
+    runner = Runner.from_cfg(config)
+    with pytest.raises(ValueError, match=r'10 images has 1.*drop_last=True'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_drop_last_cures_it(tmp_path, run):
+    config = distill_recipe(
+        tmp_path,
+        images=10,
+        batch_size=3,
+        epochs=1,
+        distill=dict(logits=tiny_recipes.logits_entry()),
+    )
+    config.train_dataloader.drop_last = True
+    assert run(config).iter == 3
+
+
+@pytest.mark.parametrize(
+    'arguments', [dict(panel_interval=-1), dict(panel_images=0)]
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        DistillHook(**arguments)
+
+
+def test_other_constructor_is_refused(tmp_path, run):
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+    class OwnConstructor(DefaultOptimWrapperConstructor):
+        pass
+
+    config = distill_recipe(tmp_path)
+    config.optim_wrapper.constructor = 'OwnConstructor'
+    with pytest.raises(ValueError, match='student_constructor.*OwnConstr'):
+        run(config)
+
+
+def test_hook_on_a_plain_model_is_refused(tmp_path, run):
+    config = tiny_recipes.recipe(tmp_path, tiny_recipes.classifier())
+    config.default_hooks.distill = dict(type='mmdiffkd.DistillHook')
+    with pytest.raises(TypeError, match='Remove `default_hooks.distill`'):
+        run(config)
+
+
+def test_default_constructor_works_too(tmp_path, run):
+    config = distill_recipe(tmp_path, epochs=1)
+    config.optim_wrapper.pop('constructor')
+    runner = run(config)
+    ids = {
+        id(p)
+        for group in runner.optim_wrapper.optimizer.param_groups
+        for p in group['params']
+    }
+    assert ids == {id(p) for p in runner.model.parameters()}
+
+
+def test_iteration_based_loop(tmp_path, run):
+    config = distill_recipe(
+        tmp_path,
+        dict(panel_interval=2),
+        distill=dict(
+            feature=feature_entry(schedule=dict(warmup=2, by_epoch=False))
+        ),
+    )
+    config.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
+    config.train_dataloader.sampler.type = 'InfiniteSampler'
+    config.default_hooks.checkpoint.by_epoch = False
+    config.log_processor = dict(by_epoch=False)
+    assert run(config).iter == 4
+    assert scalars(tmp_path)[0]['distill.feature.gamma'] > 0
+
+
+def student_weights(runner):
+    model = getattr(runner.model, 'student', runner.model)
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def test_all_weights_zero_is_the_plain_training_bit_for_bit(
+    tmp_path, run, build
+):
+    """Augmentation, DropPath, clipping, 2 workers, validations, a teacher."""
+    path = str(tmp_path / 'teacher.pth')
+    torch.save(build(tiny_recipes.classifier(6)).state_dict(), path)
+    student = tiny_recipes.classifier(drop_path_rate=0.3)
+    settings = dict(epochs=5, images=16, batch_size=4, num_workers=2)
+    changes = dict(
+        optim_wrapper=dict(clip_grad=dict(max_norm=0.1)),
+        train_cfg=dict(val_interval=2),
+    )
+    plain = tiny_recipes.recipe(tmp_path, student, **settings)
+    ours = distill_recipe(
+        tmp_path,
+        dict(panel_interval=2),
+        student,
+        teacher=tiny_recipes.teacher(6, path),
+        distill=dict(
+            feature=feature_entry(weight=0),
+            logits=tiny_recipes.logits_entry(weight=0),
+        ),
+        **settings,
+    )
+    for config in (plain, ours):
+        config.merge_from_dict(changes)
+    ours.work_dir = str(tmp_path / 'ours')
+    expected, weights = student_weights(run(plain)), student_weights(run(ours))
+    assert expected.keys() == weights.keys()
+    for key, value in expected.items():
+        assert torch.equal(weights[key], value), key
+    # The comparison can fail: with a weight the student differs.
+    ours.model.distill.feature.weight = 1e-3
+    ours.work_dir = str(tmp_path / 'other')
+    other = student_weights(run(ours))
+    assert not torch.equal(other['head.fc.weight'], expected['head.fc.weight'])
+
+
+def test_off_switch_is_logged(tmp_path, run):
+    config = distill_recipe(
+        tmp_path,
+        epochs=1,
+        distill=dict(feature=feature_entry(weight=0)),
+    )
+    config.log_level = 'INFO'
+    run(config)
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    assert log.read_text().count('distill.feature is off from here on') == 1
