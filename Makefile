@@ -1,0 +1,52 @@
+# `make help` lists what there is. Needs Python 3.10 to 3.12 and a C++
+# compiler; everything else is put into .venv by the first call.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a process: the tests' tensors are small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format test-slow test-gpu clean distclean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(INSTALLED): setup.py mmdiffkd/version.py $(wildcard requirements/*.txt) \
+		tools/misc/setup_env.sh
+	@PYTHON='$(PYTHON)' bash tools/misc/setup_env.sh '$(VENV)'
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv with the whole stack (about 10 minutes)
+
+demo: $(INSTALLED)  ## distil a small classifier, with a table and pictures
+	@$(BIN)/python tools/misc/demo.py
+
+test: lint  ## lint, then the quick tests
+	$(PYTEST) $(ARGS)
+
+lint: $(INSTALLED)  ## style, spelling, and the layers of the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-slow: $(INSTALLED)  ## the tests that take minutes
+	$(PYTEST) -m 'slow and not gpu' $(ARGS)
+
+test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
+	$(PYTEST) -m gpu $(ARGS)
+
+clean:  ## remove what builds and tests leave; keeps .venv, data, work_dirs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache \
+		.import_linter_cache
+	find mmdiffkd configs tools tests -name __pycache__ -prune \
+		-exec rm -rf {} +
+
+distclean: clean  ## remove .venv as well
+	rm -rf '$(VENV)'

@@ -1,0 +1,111 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy so that nothing is left in the folder."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    source.mkdir()
+    for name in ('mmdiffkd', 'configs', 'tools', 'requirements'):
+        shutil.copytree(
+            ROOT / name,
+            source / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns('__pycache__', '*.egg-info'),
+        )
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'README.md',
+        'LICENSE',
+        'model-index.yml',
+    ):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [
+            *(sys.executable, '-m', 'pip', 'wheel', '--quiet'),
+            *('--no-deps', '--no-build-isolation', '--no-index'),
+            *('--wheel-dir', folder, source),
+        ],
+        check=True,
+    )
+    (file,) = folder.glob('*.whl')
+    return file
+
+
+def shipped(folder, *endings):
+    """What has to be in the wheel of a folder of the repository."""
+    return {
+        f'mmdiffkd/.mim/{path.relative_to(ROOT)}'
+        for path in (ROOT / folder).rglob('*')
+        if path.suffix in endings and '__pycache__' not in path.parts
+    }
+
+
+def test_configs_and_tools_are_in_the_wheel(wheel):
+    names = set(ZipFile(wheel).namelist())
+    expected = shipped('configs', '.py', '.yml', '.md')
+    expected |= shipped('tools', '.py', '.sh')
+    expected.add('mmdiffkd/.mim/model-index.yml')
+    assert 'mmdiffkd/.mim/tools/train.py' in expected
+    assert expected - names == set()
+    assert {n.split('/')[0] for n in names if 'dist-info' not in n} == {
+        'mmdiffkd'
+    }
+
+
+def test_installing_replaces_no_openmmlab_package(wheel):
+    archive = ZipFile(wheel)
+    (name,) = (n for n in archive.namelist() if n.endswith('/METADATA'))
+    metadata = archive.read(name).decode()
+    required = [
+        line.removeprefix('Requires-Dist: ')
+        for line in metadata.splitlines()
+        if line.startswith('Requires-Dist:') and 'extra ==' not in line
+    ]
+    assert 'torch' in required
+    # Bare names: nothing that pip could take for a reason to upgrade.
+    assert all(re.fullmatch(r'[\w-]+', entry) for entry in required)
+    assert not any('mm' in entry for entry in required)
+    assert {'openmmlab', 'tests', 'docs', 'all'} == set(
+        re.findall('^Provides-Extra: (.*)', metadata, re.M)
+    )
+
+
+def test_configs_are_found_in_an_installed_wheel(wheel, tmp_path):
+    with ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / 'site')
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "_base_ = 'mmdiffkd::baseline/"
+        "resnet14-w8_1xb128-20e_digit-scenes.py'\n"
+    )
+    script = (
+        'import mmdiffkd\n'
+        'from mmengine.config import Config\n'
+        f'print(mmdiffkd.__file__, Config.fromfile({str(config)!r})'
+        '.model.type)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', script],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+        text=True,
+    )
+    file, model = result.stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    assert model == 'ImageClassifier'
