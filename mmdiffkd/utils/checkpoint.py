@@ -1,6 +1,7 @@
 """Reading checkpoints without running code from them."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -145,16 +146,14 @@ def plain_state_dict(checkpoint: Mapping) -> dict[str, Tensor]:
         if isinstance(checkpoint.get(key), Mapping):
             state = checkpoint[key]
             break
-    weights = {
-        name.removeprefix('module.'): tensor
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor)
-    }
-    weights = {
-        name: tensor
-        for name, tensor in weights.items()
-        if not name.startswith(DISTILL_PREFIX)
-    }
+    weights = OrderedDict()
+    for name, tensor in state.items():
+        name = str(name).removeprefix('module.')
+        if isinstance(tensor, Tensor) and not name.startswith(DISTILL_PREFIX):
+            weights[name] = tensor
+    # Versions of modules, by which some rename the keys of old files.
+    if getattr(state, '_metadata', None):
+        weights._metadata = state._metadata
     # The averaged model's own counter, where only EMA weights are stored.
     if state is checkpoint.get('ema_state_dict'):
         weights.pop('steps', None)
@@ -193,8 +192,7 @@ def load_weights(
         if name in weights and weights[name].shape != own[name].shape
     ]
     try:
-        result = model.load_state_dict(dict(weights), strict=False)
-        missing, unexpected = result
+        missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         missing, unexpected = [], []
         shapes = shapes or [str(error)]

@@ -98,7 +98,7 @@ def test_legacy_pickle_of_tensors_is_read(tmp_path):
     ],
 )  # fmt: skip
 def test_plain_state_dict(checkpoint):
-    assert plain_state_dict(checkpoint) == dict(a=torch.ones(1))
+    assert dict(plain_state_dict(checkpoint)) == dict(a=torch.ones(1))
 
 
 def test_checkpoint_without_weights_is_refused():

@@ -1,0 +1,141 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch.distributed import init_process_group
+
+from .config import load_config
+from .unreadable import UnreadableFileHook
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing have in common."""
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and results go; without it, the config decides, '
+        'and without that ./work_dirs/<name of the config>',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision'
+    )
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='do not pin the memory of data loaders',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example '
+        'optim_wrapper.optimizer.lr=0.05; lists are written key="[a,b]", '
+        'without white space',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started. Defaults to none.',
+    )
+    # torch.distributed.launch, which MIM calls, passes one spelling or the
+    # other, depending on its version.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def read_run_config(args: argparse.Namespace) -> Config:
+    """Read the config of a run and merge the common flags into it.
+
+    ``--cfg-options`` come first, so that every other flag meets a config
+    that already has them. The folder of the run is, in this order, that of
+    ``--work-dir``, of the config, or ``./work_dirs/<name of the config>``.
+
+    Args:
+        args (argparse.Namespace): Parsed flags, with ``config``.
+
+    Returns:
+        Config: The config, ready for the flags of one tool alone.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', Path(args.config).stem)
+    return cfg
+
+
+def complete_dataloaders(cfg: Config, args: argparse.Namespace) -> None:
+    """Fill in what configs leave to OpenMMLab's own tools.
+
+    Memory is pinned where there is a GPU, workers persist where there are
+    any, and mmpretrain's images, all of one size, are stacked by the
+    workers. A config's own setting wins, except that workers which do not
+    exist cannot persist.
+
+    Args:
+        cfg (Config): The config of a run, changed in place.
+        args (argparse.Namespace): Parsed flags.
+    """
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault('persistent_workers', True)
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        no_workers = loader.get('num_workers', 0) == 0
+        if no_workers or getattr(args, 'no_persistent_workers', False):
+            loader.persistent_workers = False
+
+
+def _join_processes_without_gpu(cfg: Config) -> None:
+    """Let torchrun's processes train on CPUs, which MMEngine does not.
+
+    MMEngine gives each process a GPU, unless they have met already.
+    """
+    if cfg.get('launcher') != 'pytorch' or get_device() != 'cpu':
+        return
+    if not is_distributed():
+        init_process_group('gloo')
+    wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = ConfigDict(wrapper, device_ids=None)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for.
+
+    It names files that cannot be read, see
+    :class:`~mmdiffkd.utils.unreadable.UnreadableFileHook`.
+
+    Args:
+        cfg (Config): The complete config of a run.
+
+    Returns:
+        Runner: MMEngine's ``Runner``, or the one named in ``runner_type``.
+    """
+    _join_processes_without_gpu(cfg)
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    runner.register_hook(UnreadableFileHook())
+    return runner

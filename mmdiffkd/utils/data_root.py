@@ -1,0 +1,96 @@
+"""Proving that data are where a config says, before anything is built."""
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+
+def check_data_root(cfg: Config, dataloaders: Iterable[str]) -> None:
+    """Find missing data by the config alone.
+
+    Looks at ``data_root``, ``ann_file`` and ``data_prefix`` of every data
+    set, wrapped ones included, as MMEngine joins them. Data that are not on
+    this disk (``s3://...``, ``backend_args``) and data sets that download
+    themselves are left to their classes.
+
+    Args:
+        cfg (Config): The config of a run.
+        dataloaders (Iterable[str]): The loaders that the run needs, such as
+            ``'train_dataloader'``. What the config lacks is skipped.
+
+    Raises:
+        FileNotFoundError: If something is missing; says which key, where it
+            was looked for, and what to do.
+    """
+    for name in dataloaders:
+        loader = cfg.get(name) or {}
+        _check(
+            loader.get('dataset'), f'{name}.dataset', cfg.get('default_scope')
+        )
+
+
+def _check(dataset: object, key: str, scope: str | None) -> None:
+    if isinstance(dataset, list | tuple):
+        for i, part in enumerate(dataset):
+            _check(part, f'{key}.{i}', scope)
+    if not isinstance(dataset, Mapping):
+        return
+    for wrapped in ('dataset', 'datasets'):
+        _check(dataset.get(wrapped), f'{key}.{wrapped}', scope)
+    for name, value, path in _places(dataset):
+        if not os.path.exists(path) and not _downloads(dataset, scope):
+            raise FileNotFoundError(
+                f'{key}.{name}={value!r}: there is no '
+                f'{os.path.abspath(path)!r}. ' + _cure(path, f'{key}.{name}')
+            )
+
+
+def _places(dataset: Mapping) -> Iterable[tuple[str, str, str]]:
+    """Key, value and resolved path of everything on this disk."""
+    if dataset.get('backend_args'):
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix')
+    if not isinstance(prefix, Mapping):
+        prefix = {'': prefix}
+    values = {
+        'ann_file': dataset.get('ann_file'),
+        **{f'data_prefix.{k}'.rstrip('.'): v for k, v in prefix.items()},
+    }
+    places = [('data_root', root, root)] + [
+        (name, value, os.path.join(root, value))
+        for name, value in values.items()
+        if isinstance(value, str)
+    ]
+    for name, value, path in places:
+        if value and '://' not in path:
+            yield name, value, path
+
+
+def _downloads(dataset: Mapping, scope: str | None) -> bool:
+    """Whether a data set fetches what is missing by itself."""
+    if 'download' in dataset:
+        return dataset['download']
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
+    if kind is None:
+        return False
+    argument = inspect.signature(kind).parameters.get('download')
+    return argument is not None and argument.default is True
+
+
+def _cure(path: str, key: str) -> str:
+    if 'digit_scenes' in path:
+        return (
+            'Write the digit scenes, from the root of the repository, with '
+            '`python tools/dataset_converters/digit_scenes.py`.'
+        )
+    return (
+        'Put or link the data there, or say where they are with '
+        f'`--cfg-options {key}=...`.'
+    )

@@ -1,0 +1,72 @@
+import pickle
+from types import SimpleNamespace
+
+import cv2
+import pytest
+from generated_data import write_class_folders
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, DefaultScope
+
+from mmdiffkd.utils.unreadable import watch_pipelines
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_class_folders(tmp_path / 'data')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(
+            dict(
+                type='RepeatDataset',
+                times=2,
+                dataset=dict(
+                    type='CustomDataset',
+                    data_root=str(tmp_path / 'data'),
+                    data_prefix='train',
+                    pipeline=[dict(type='LoadImageFromFile')],
+                ),
+            )
+        )
+
+
+def test_a_broken_file_is_named(dataset, tmp_path):
+    image = tmp_path / 'data/train/first/0.png'
+    image.write_bytes(b'')
+    # The decoder's own message does not say which file it was.
+    with pytest.raises(cv2.error) as unnamed:
+        dataset[0]
+    assert str(image) not in str(unnamed.value)
+    watch_pipelines(dataset)
+    with pytest.raises(ValueError, match=rf"img_path='{image}'.*Replace"):
+        dataset[0]
+
+
+def test_an_error_that_names_the_file_stays_as_it_is(dataset, tmp_path):
+    image = tmp_path / 'data/train/first/0.png'
+    watch_pipelines(dataset)
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=str(image)):
+        dataset[0]
+
+
+def test_whole_files_and_types_are_not_touched(dataset):
+    before = dataset[0]['img']
+    watch_pipelines(dataset)
+    watch_pipelines(dataset)
+    (load,) = dataset.dataset.pipeline.transforms
+    assert type(load).__name__ == 'LoadImageFromFile'
+    # Workers that are spawned, not forked, get a pickled copy.
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert (dataset[0]['img'] == before).all()
+    assert (copy[0]['img'] == before).all()
+
+
+def test_label_maps_are_named(tmp_path):
+    label = tmp_path / 'label.png'
+    label.write_text('no image')
+
+    dataset = SimpleNamespace(
+        pipeline=Compose([dict(type='mmseg.LoadAnnotations')])
+    )
+    watch_pipelines(dataset)
+    with pytest.raises(ValueError, match=rf"seg_map_path='{label}'"):
+        dataset.pipeline(dict(seg_map_path=str(label), seg_fields=[]))
