@@ -5,6 +5,15 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
 
+@pytest.fixture(autouse=True)
+def own_scope():
+    """A runner leaves its default scope behind; the next test has none."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
 @pytest.fixture
 def build():
     """Build a model of the tests, under mmpretrain's scope."""

@@ -11,7 +11,7 @@ from mmdiffkd.registry import HOOKS
 from mmdiffkd.utils import DISTILL_PREFIX
 
 _ATOMIC = 'mmdiffkd.atomic'
-_EMA_PREFIX = 'module.' + DISTILL_PREFIX
+_EMA_PREFIX = 'module.'
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -86,7 +86,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Move the necks' tensors out of the state dict."""
-        trained = _pop(checkpoint['state_dict'], DISTILL_PREFIX)
+        trained = _pop(checkpoint['state_dict'])
         if 'ema_state_dict' in checkpoint:
             # MMEngine's EMA has swapped the two dictionaries. Averaged
             # necks are of no use to anyone; the trained ones go on.
@@ -95,8 +95,9 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the necks' tensors back into the state dict."""
-        for key, value in checkpoint.pop('distill_state_dict', {}).items():
-            checkpoint['state_dict'][DISTILL_PREFIX + key] = value
+        if 'distill_state_dict' in checkpoint:
+            necks = checkpoint.pop('distill_state_dict')
+            checkpoint['state_dict'].update(necks)
 
     def before_train(self, runner: Runner) -> None:
         """Choose how files are written."""
@@ -127,7 +128,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
 
 
-def _pop(state: dict, prefix: str) -> dict:
-    """Take the keys with a prefix out of a state dict, without it."""
-    keys = [key for key in state if key.startswith(prefix)]
-    return {key.removeprefix(prefix): state.pop(key) for key in keys}
+def _pop(state: dict, wrapper: str = '') -> dict:
+    """Take what distillation trains out of a state dict."""
+    ours = [key for key in state if key.startswith(wrapper + DISTILL_PREFIX)]
+    return {key.removeprefix(wrapper): state.pop(key) for key in ours}

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import torch
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -213,7 +213,9 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
 
 def _distiller(runner: Runner) -> torch.nn.Module:
     model = runner.model
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _validation_loader(runner: Runner) -> DataLoader:
