@@ -102,10 +102,22 @@ class DistillHook(Hook):
 
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
-                take it.
+                take it, or a schedule counts epochs that never come.
         """
         _check_small_batches(runner)
         distiller = _distiller(runner)
+        for name, distillation in distiller.distill.items():
+            schedule = distillation.schedule
+            if (
+                schedule.by_epoch
+                and not schedule.constant
+                and not isinstance(runner.train_loop, EpochBasedTrainLoop)
+            ):
+                raise ValueError(
+                    f'`distill.{name}.schedule` counts epochs, but the '
+                    'training loop counts iterations. Set by_epoch=False '
+                    'and give `warmup` and `stop` in iterations.'
+                )
         if (
             self.evaluate_teacher
             and runner.iter == 0
@@ -140,9 +152,8 @@ class DistillHook(Hook):
         for key, value in _distiller(runner).metrics.items():
             self._sums[key] = self._sums[key] + value
             self._counts[key] += 1
-        if any(
+        if self.end_of_epoch(runner.train_dataloader, batch_idx) or any(
             self.every_n_inner_iters(batch_idx, hook.interval)
-            or self.every_n_train_iters(runner, hook.interval)
             for hook in runner.hooks
             if isinstance(hook, LoggerHook)
         ):
@@ -198,8 +209,6 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
             'inputs': [sample['inputs'] for sample in samples],
             'data_samples': [sample['data_samples'] for sample in samples],
         }
-        was_training = distiller.training
-        distiller.eval()
         inputs = distiller.data_preprocessor(batch, False)['inputs']
         for name, levels in distiller.trajectories(inputs).items():
             for level, rows in enumerate(levels):
@@ -208,7 +217,6 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
                     label += f'.{level}'
                 panel = denoising_panel(images, rows)
                 runner.visualizer.add_image(label, panel, step)
-        distiller.train(was_training)
 
 
 def _distiller(runner: Runner) -> torch.nn.Module:

@@ -119,7 +119,13 @@ class OptimWrapperConstructor:
         kind = config.get('type', 'OptimWrapper')
         if isinstance(kind, str):
             with OPTIM_WRAPPERS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
+                found = registry.get(kind)
+            if found is None:
+                raise ValueError(
+                    f'`optim_wrapper.type` is {kind!r}, which is not '
+                    "registered. Use 'OptimWrapper' or 'AmpOptimWrapper'."
+                )
+            kind = found
         config['type'] = _apart(kind)
         build = MMENGINE_CONSTRUCTORS.build(
             dict(

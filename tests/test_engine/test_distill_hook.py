@@ -31,10 +31,14 @@ def scalars(tmp_path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_losses_and_gamma_are_logged(tmp_path, run):
-    run(distill_recipe(tmp_path))
+@pytest.mark.parametrize('interval', [2, 50])
+def test_losses_and_gamma_are_logged(tmp_path, run, interval):
+    config = distill_recipe(tmp_path)
+    config.default_hooks.logger.interval = interval
+    run(config)
     rows = [row for row in scalars(tmp_path) if 'lr' in row]
     assert len(rows) == 2
+    assert len({row['distill.feature.gamma'] for row in rows}) == 2
     for row in rows:
         assert 0 < row['distill.feature.gamma'] < 1
         assert row['distill.feature.gamma_std'] >= 0
@@ -202,6 +206,17 @@ def test_iteration_based_loop(tmp_path, run):
     config.log_processor = dict(by_epoch=False)
     assert run(config).iter == 4
     assert scalars(tmp_path)[0]['distill.feature.gamma'] > 0
+
+
+def test_epochs_that_never_come_are_refused(tmp_path, run):
+    config = distill_recipe(
+        tmp_path,
+        distill=dict(feature=feature_entry(schedule=dict(warmup=2))),
+    )
+    config.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
+    config.train_dataloader.sampler.type = 'InfiniteSampler'
+    with pytest.raises(ValueError, match='by_epoch=False'):
+        run(config)
 
 
 def student_weights(runner):

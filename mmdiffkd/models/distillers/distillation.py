@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -60,12 +61,31 @@ class Schedule:
         self.stop = stop
         self.by_epoch = by_epoch
 
+    @property
+    def constant(self) -> bool:
+        """Whether the factor is 1 all the time."""
+        return self.warmup <= 1 and self.stop is None
+
     def factor(self, epoch: int, iteration: int) -> float:
         """The factor at an epoch and iteration, both counted from 0."""
         done = epoch if self.by_epoch else iteration
         if self.stop is not None and done >= self.stop:
             return 0.0
         return min((done + 1) / self.warmup, 1.0) if self.warmup else 1.0
+
+
+def _find(kind: str, key: str) -> type:
+    """A neck's or a loss's class by its name."""
+    try:
+        cls = MODELS.get(kind)
+    except Exception:
+        cls = None
+    if cls is None:
+        raise ValueError(
+            f'`{key}.type` is {kind!r}, which is not registered. Write the '
+            'name of one of ours, or package.Name.'
+        )
+    return cls
 
 
 @lru_cache
@@ -229,10 +249,15 @@ class Distillation(BaseModule):
         shared: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(weight, (int, float)) or weight < 0:
+        if not isinstance(weight, (int, float)) or not weight >= 0:
             raise ValueError(
                 f'`distill.{name}.weight` is {weight!r}. Use a number, 0 '
                 '(off) or more.'
+            )
+        if not isinstance(schedule or {}, Mapping):
+            raise ValueError(
+                f'`distill.{name}.schedule` is {schedule!r}. Write for '
+                'instance dict(warmup=5, stop=80).'
             )
         for key in schedule or ():
             if key not in _SCHEDULE_KEYS:
@@ -329,7 +354,7 @@ class Distillation(BaseModule):
                     f'`{key}.type` is {kind!r}, which mmdiffkd does not '
                     'have. ' + did_you_mean(kind, MODELS.module_dict)
                 )
-        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        cls = _find(kind, key) if isinstance(kind, str) else kind
         accepted = inspect.signature(cls).parameters
         for name, value in (
             ('student_channels', student),
@@ -385,6 +410,9 @@ class Distillation(BaseModule):
             if not self.necks:
                 return
             neck = self.necks[level % len(self.necks)]
+            if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
+                # The batch counts over all processes, and wants a GPU.
+                continue
             state = dict(neck.named_parameters()) | dict(neck.named_buffers())
             meta = {
                 name: torch.empty_like(tensor, device='meta')
@@ -398,11 +426,21 @@ class Distillation(BaseModule):
             ]
             try:
                 with torch.no_grad():
-                    functional_call(neck, meta, tuple(inputs))
+                    functional_call(
+                        neck, meta, tuple(inputs), tie_weights=False
+                    )
             except ValueError as error:
                 raise ValueError(
                     f'`distill.{self.name}.neck`: {error}'
                 ) from error
+            except Exception as error:
+                # A neck that asks for more, or cannot run without values,
+                # is not judged here.
+                print_log(
+                    f'distill.{self.name}.neck was not tried before '
+                    f'training: {error}',
+                    'current',
+                )
 
     @property
     def active(self) -> bool:

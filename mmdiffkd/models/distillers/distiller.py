@@ -32,6 +32,9 @@ class Distiller(BaseModel):
     distiller lacks. Trained are the student and the distillation necks; the
     teacher is frozen (see :class:`FrozenTeacher`).
 
+    Attributes are read through, not set through: set the student's on
+    ``distiller.student``.
+
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
 
@@ -65,7 +68,14 @@ class Distiller(BaseModel):
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
     ) -> None:
-        if not isinstance(student, nn.Module):
+        if isinstance(student, nn.Module):
+            if data_preprocessor is not None:
+                raise ValueError(
+                    '`student` is a built module, which has its own data '
+                    'preprocessor. Leave `data_preprocessor` out, or give '
+                    'the student as a dict.'
+                )
+        else:
             student = student.copy()
             if data_preprocessor is not None:
                 student.setdefault('data_preprocessor', data_preprocessor)
@@ -78,6 +88,7 @@ class Distiller(BaseModel):
             self._check_student(student)
             self._build(teacher, distill, input_size)
         self._step = 0
+        self._progress_is_known = False
         self._seed: int | None = None
         self._rank = get_rank()
         self._register_state_dict_hook(_drop_student_prefix)
@@ -216,6 +227,7 @@ class Distiller(BaseModel):
         Returns:
             dict: Losses by name.
         """
+        self._check_schedules()
         active = [d for d in self.distill.values() if d.active]
         with self.student_taps.record([d.student_at for d in active]):
             losses = dict(self.student(inputs, data_samples, mode='loss'))
@@ -254,8 +266,9 @@ class Distiller(BaseModel):
                     f'`distill.{distillation.name}`: what '
                     f'{distillation.student_at!r} returns has no gradient, '
                     'so that distillation would not train the student. Tap '
-                    'a module behind the frozen stages, and use activation '
-                    'checkpointing with use_reentrant=False.'
+                    'a module behind the frozen stages; under activation '
+                    'checkpointing (`with_cp=True`) tap a whole block, for '
+                    "instance 'backbone.layer3.1', not a part of one."
                 )
         return tensors
 
@@ -273,8 +286,21 @@ class Distiller(BaseModel):
             self.distill.step.fill_(self._step)
         return self._seed, self._rank, step
 
+    def _check_schedules(self) -> None:
+        if self._progress_is_known or not self.training:
+            return
+        for name, distillation in self.distill.items():
+            if not distillation.schedule.constant:
+                raise ValueError(
+                    f'`distill.{name}.schedule` is set, but nothing tells '
+                    'the distiller how far training is. Add default_hooks='
+                    "dict(distill=dict(type='mmdiffkd.DistillHook')), or "
+                    'call set_progress(epoch, iteration) before each step.'
+                )
+
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring scheduled weights up to date, both counted from 0."""
+        self._progress_is_known = True
         for distillation in self.distill.values():
             distillation.set_progress(epoch, iteration)
 
@@ -301,37 +327,38 @@ class Distiller(BaseModel):
             of (caption, map) pairs from the student's latent to the
             teacher's.
         """
+        shown = {
+            name: d
+            for name, d in self.distill.items()
+            if d.necks
+            and all(hasattr(neck, 'trajectory') for neck in d.necks)
+            and len(d.shapes[0][1]) == 4
+        }
+        seed = self._seed or 0, self._rank, self._step
         was_training = self.training
         self.eval()
-        with isolated_randomness():
-            shown = {
-                name: d
-                for name, d in self.distill.items()
-                if all(hasattr(neck, 'trajectory') for neck in d.necks)
-                and d.necks
-                and len(d.shapes[0][1]) == 4
-            }
-            with self.student_taps.record():
+        try:
+            with isolated_randomness(), self.student_taps.record():
                 forward_to_taps(self.student, inputs, self._heads)
             students = {
                 name: self.student_taps.read(d.student_at)
                 for name, d in shown.items()
             }
-            self.student_taps.clear()
             teachers = self.teacher(
                 inputs, [d.teacher_at for d in shown.values()]
             )
-            result = {
+            return {
                 name: d.trajectories(
                     students[name],
                     teachers[d.teacher_at],
                     inputs.shape[-2:],
-                    (self._seed or 0, self._rank, self._step),
+                    seed,
                 )
                 for name, d in shown.items()
             }
-        self.train(was_training)
-        return result
+        finally:
+            self.student_taps.clear()
+            self.train(was_training)
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
         """Add up what is a loss, as the student's class does."""
@@ -348,6 +375,13 @@ class Distiller(BaseModel):
 
 
 def _gt_labels(data_samples: list) -> Tensor:
+    """Class indices (B,)."""
+    if any('gt_score' in sample for sample in data_samples):
+        raise ValueError(
+            'a loss or neck asks for `gt_labels`, but the labels are mixed '
+            '(Mixup, CutMix) or soft. Remove `train_cfg.augments`, or use a '
+            'method that needs no labels.'
+        )
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
@@ -394,9 +428,13 @@ def _restore_student_prefix(
 
     _renamed(state, lengthen)
     if getattr(state, '_metadata', None) is not None:
+        # Added, not renamed: the dictionary is the caller's own.
         versions = state._metadata
-        versions.update({lengthen(k): v for k, v in versions.items()})
-        versions[prefix + STUDENT_PREFIX[:-1]] = versions.get(prefix[:-1], {})
+        student = prefix + STUDENT_PREFIX
+        for key, value in list(versions.items()):
+            if not key.startswith(student):
+                versions[lengthen(key)] = value
+        versions[student[:-1]] = versions.get(prefix[:-1], {})
     if not any(key.startswith(ours) for key in state):
         for key, value in distiller.distill.state_dict().items():
             state[ours + key] = value

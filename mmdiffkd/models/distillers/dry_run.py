@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from mmdiffkd.utils.randomness import isolated_randomness
 
-from .taps import Taps
+from .taps import TapError, Taps
 
 
 def forward_to_taps(
@@ -133,6 +133,8 @@ def dry_run(
             _Wrapped(network, forward_to_taps),
             state,
             (inputs.to('meta'), heads),
+            # Shared modules are then swapped, and restored, once.
+            tie_weights=False,
             strict=False,
         )
 
@@ -143,11 +145,13 @@ def dry_run(
     with _mode(network, training), torch.no_grad(), isolated_randomness():
         try:
             return attempt(on_meta)
+        except TapError:
+            raise
         except Exception:
             with _untouched_buffers(network):
                 try:
                     return attempt(for_real)
-                except ValueError:
+                except TapError:
                     raise
                 except Exception as error:
                     height, width = input_size

@@ -15,6 +15,10 @@ _PATTERN = re.compile(
 _INTEGER = re.compile(r'[+-]?\d+')
 
 
+class TapError(ValueError):
+    """A tap that cannot be read."""
+
+
 class Tap:
     """A module path with an optional index or slice.
 
@@ -26,13 +30,13 @@ class Tap:
         text (str): The tap as written in a config.
 
     Raises:
-        ValueError: If the text is not of this form.
+        TapError: If the text is not of this form.
     """
 
     def __init__(self, text: str) -> None:
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(
+            raise TapError(
                 f'{text!r} is not a tap. Write a module path with dotted '
                 'numbers for children and an optional index or slice: '
                 "'backbone[-1]', 'neck[0:4]', 'backbone.layer4.1', 'head.fc'."
@@ -54,12 +58,12 @@ class Tap:
         ):
             numbers = [int(p) if p else None for p in parts]
             if len(parts) == 3 and numbers[2] == 0:
-                raise ValueError(
+                raise TapError(
                     f'the slice in tap {self.text!r} has a step of 0. Use '
                     'a step of 1 or more, or leave it out.'
                 )
             return numbers[0] if len(parts) == 1 else slice(*numbers)
-        raise ValueError(
+        raise TapError(
             f'the index in tap {self.text!r} is neither an integer nor a '
             "slice. Write for instance '[-1]' or '[0:4]'."
         )
@@ -79,18 +83,18 @@ class Tap:
             list[Tensor]: The tensors that the tap stands for, one a level.
 
         Raises:
-            ValueError: On an index into a lone tensor, which would cut the
+            TapError: On an index into a lone tensor, which would cut the
                 batch, or an index beyond the list.
         """
         if not tensors:
-            raise ValueError(
+            raise TapError(
                 f'tap {self.text!r} yields no tensor. Tap a module that runs '
                 'in the forward pass and returns tensors.'
             )
         if self.index is None:
             return tensors
         if not is_list:
-            raise ValueError(
+            raise TapError(
                 f'tap {self.text!r} has an index, but {self.path!r} returned '
                 f'one bare tensor of shape {tuple(tensors[0].shape)}; an '
                 f'index would cut its batch. Write {self.path!r}.'
@@ -102,7 +106,7 @@ class Tap:
         else:
             chosen = []
         if not chosen:
-            raise ValueError(
+            raise TapError(
                 f'tap {self.text!r} selects nothing: {self.path!r} returned '
                 f'{len(tensors)} tensors. Choose an index from '
                 f'{-len(tensors)} to {len(tensors) - 1}.'
@@ -160,7 +164,7 @@ class Taps:
         role (str): ``'student'`` or ``'teacher'``, for error messages.
 
     Raises:
-        ValueError: If a path does not exist; the nearest ones are listed.
+        TapError: If a path does not exist; the nearest ones are listed.
     """
 
     def __init__(
@@ -173,7 +177,7 @@ class Taps:
         modules = dict(network.named_modules())
         for tap in self.taps.values():
             if tap.path not in modules:
-                raise ValueError(
+                raise TapError(
                     f'the {role} {type(network).__name__} has no module '
                     f'{tap.path!r} (tap {tap.text!r}). '
                     + did_you_mean(tap.path, filter(None, modules))
@@ -226,14 +230,22 @@ class Taps:
         """The tensors of one tap.
 
         Raises:
-            ValueError: If the module yields no tensor, ran another number of
+            TapError: If the module yields no tensor, ran another number of
                 times than at start-up, or a tensor was changed in place.
         """
         tap = self.taps[text]
         recorder = self._recorders[tap.path]
         expected = self._calls.get(tap.path, recorder.calls)
+        if recorder.calls == 0 and expected:
+            raise TapError(
+                f'the {self.role} did not call {tap.path!r} in this step, as '
+                f'it did at start-up (tap {text!r}). Its loss calls an inner '
+                'module directly, or `sync_bn` has replaced it: tap the '
+                "layer itself, for instance 'decode_head.conv_seg', or the "
+                'module around it.'
+            )
         if recorder.calls != expected:
-            raise ValueError(
+            raise TapError(
                 f'the {self.role} called {tap.path!r} {recorder.calls} times '
                 f'in this step, but {expected} times at start-up, so that '
                 f'tap {text!r} is ambiguous. Tap a module that runs the same '
@@ -242,7 +254,7 @@ class Taps:
         is_list = recorder.calls > 1 or not recorder.bare
         for tensor, version in zip(recorder.tensors, recorder.versions):
             if tensor._version != version:
-                raise ValueError(
+                raise TapError(
                     f'the output of {tap.path!r} in the {self.role} was '
                     f'changed in place after tap {text!r} had read it (an '
                     'in-place activation behind it, most likely). Tap the '

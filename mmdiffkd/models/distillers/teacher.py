@@ -45,8 +45,8 @@ class FrozenTeacher(nn.Module):
 
     The network lives outside ``_modules``: it is in no ``parameters()``, no
     state dict, no optimizer, no DDP bucket and no EMA copy. It stays in eval
-    mode (dropout and stochastic depth too), follows device and dtype moves,
-    and a deep copy shares it.
+    mode (dropout and stochastic depth too) and follows device and dtype
+    moves. A deep copy shares it, so that a move of the copy moves it too.
 
     Args:
         config (str, Path, dict or Config): The teacher's whole config: a
@@ -127,6 +127,7 @@ class FrozenTeacher(nn.Module):
                     module.init_cfg = None
             if hasattr(self.network, 'init_weights'):
                 self.network.init_weights()
+            self.network.eval()
             print_log(
                 'The teacher is random (teacher.checkpoint=None).', 'current'
             )
@@ -138,6 +139,8 @@ class FrozenTeacher(nn.Module):
             str(self.checkpoint),
             self.strict,
         )
+        # Some networks work out tables from their weights here.
+        self.network.eval()
         print_log(f'Teacher weights: {self.checkpoint}', 'current')
 
     def match_input(self, student_preprocessor: nn.Module) -> None:
@@ -214,7 +217,9 @@ class FrozenTeacher(nn.Module):
         if hasattr(self.network, '_set_device'):
             self.network._set_device(device)
         if self._renormalize is not None:
-            self._renormalize = tuple(t.to(device) for t in self._renormalize)
+            self._renormalize = tuple(fn(t) for t in self._renormalize)
+        # Tables that some networks keep beside their parameters follow.
+        self.network.eval()
         return self
 
     def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':

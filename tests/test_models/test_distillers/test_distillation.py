@@ -4,6 +4,7 @@ from torch import nn
 
 from mmdiffkd.models.distillers import Distillation, Schedule
 from mmdiffkd.models.distillers.distillation import check_entry, tokens_to_map
+from mmdiffkd.models.necks import Aligned
 from mmdiffkd.registry import MODELS
 
 MAP_S, MAP_T = torch.Size((2, 4, 8, 8)), torch.Size((2, 6, 8, 8))
@@ -163,6 +164,9 @@ def test_loss_and_neck_get_what_they_ask_for():
         (dict(weight='1'), r"`distill.feature.weight` is '1'"),
         (dict(schedule=dict(warm=2)), "unknown key 'warm'.*'warmup'"),
         (dict(schedule=dict(stop=-2)), '`schedule.stop` is -2'),
+        (dict(schedule=5), '`distill.feature.schedule` is 5'),
+        (dict(weight=float('nan')), '`distill.feature.weight` is nan'),
+        (dict(loss=dict(type='mmpretrain.Absent')), 'not registered'),
         (dict(loss=dict(type='MSLoss')), "'MSLoss'.*'MSELoss'"),
         (dict(neck=dict(type='DiffKDNek')), "'DiffKDNek'.*'DiffKDNeck'"),
         (dict(neck=dict(type='DiffKDNeck', latent=4)), "'latent'.*'latent_ch"),
@@ -229,3 +233,17 @@ def test_batch_of_one_is_found_without_a_step():
     with pytest.raises(ValueError, match='distill.feature.neck'):
         vectors.check_batch(1)
     entry(neck=dict(type='DiffKDNeck')).check_batch(1)
+
+
+def test_neck_that_asks_for_more_is_not_judged_early():
+    @MODELS.register_module(force=True)
+    class AskingNeck(nn.Module):
+        def forward(self, student, teacher, gt_labels):
+            return Aligned(student + gt_labels, teacher, {}, {})
+
+    made = entry([VECTOR], [VECTOR], neck=dict(type='AskingNeck'))
+    tensors = [torch.rand(2, 5)]
+    losses, _ = made(
+        tensors, tensors, (32, 32), {'gt_labels': lambda: 1.0}, (1,)
+    )
+    assert losses['loss_kd'].item() == pytest.approx(1.0)

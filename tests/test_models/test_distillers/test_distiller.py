@@ -9,6 +9,8 @@ from mmengine.runner.checkpoint import get_state_dict
 from mmpretrain.structures import DataSample
 from tiny_recipes import SIZE, feature_entry, logits_entry
 
+from mmdiffkd.models.distillers.distiller import _gt_labels
+
 
 def batch(model, count=4):
     samples = [DataSample().set_gt_label(i % 2) for i in range(count)]
@@ -297,3 +299,33 @@ def test_student_with_a_module_called_distill_is_refused(build):
     student.distill = torch.nn.Identity()
     with pytest.raises(ValueError, match='called `distill`'):
         build(tiny_recipes.distiller(student))
+
+
+def test_schedule_without_progress_is_refused(build):
+    model = build(
+        tiny_recipes.distiller(
+            distill=dict(feature=feature_entry(schedule=dict(warmup=2)))
+        )
+    )
+    model.init_weights()
+    data = batch(model.train())
+    with pytest.raises(ValueError, match='DistillHook'):
+        model(**data, mode='loss')
+    model.set_progress(1, 0)
+    assert model(**data, mode='loss')['distill.feature.loss_kd'] > 0
+
+
+def test_mixed_labels_are_refused_where_labels_are_asked_for():
+    sample = DataSample().set_gt_label(1)
+    assert _gt_labels([sample, sample]).tolist() == [1, 1]
+    sample.set_gt_score(torch.tensor([0.3, 0.7]))
+    with pytest.raises(ValueError, match='mixed'):
+        _gt_labels([sample])
+
+
+def test_callers_metadata_does_not_grow(distiller):
+    state = distiller.state_dict()
+    distiller.load_state_dict(state)
+    count = len(state._metadata)
+    distiller.load_state_dict(state)
+    assert len(state._metadata) == count

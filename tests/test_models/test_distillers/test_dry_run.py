@@ -93,3 +93,28 @@ def test_synchronised_batch_norm_runs_on_the_cpu(build):
     network = build(tiny_recipes.classifier(norm_cfg=dict(type='SyncBN')))
     assert run(network, 'backbone[-1]')[0]['backbone[-1]'] == [(2, 16, 4, 4)]
     assert network.backbone.bn1.training
+
+
+def test_shared_modules_and_weights_stay_real():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            block = nn.Conv2d(4, 4, 1)
+            self.blocks = nn.ModuleList([block, block])
+            self.again = nn.Conv2d(4, 4, 1)
+            self.again.weight = block.weight
+
+        def extract_feat(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.again(x)
+
+    network = Shared()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    assert run(network, 'again')[0] == {'again': [(2, 4, 16, 16)]}
+    assert not any(p.is_meta for p in network.parameters())
+    assert network.again.weight is network.blocks[1].weight
+    after = network.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())

@@ -169,3 +169,37 @@ def test_preprocessor_without_normalisation_is_understood(teacher):
     teacher.match_input(BaseDataPreprocessor())
     assert teacher._renormalize is not None
     assert isinstance(teacher.network, BaseModel)
+
+
+def test_tables_worked_out_from_weights_are_fresh(teacher, tmp_path):
+    """LeViT and its kin keep such tables, made when eval() is called."""
+    config = tiny_recipes.teacher(
+        checkpoint=saved(tmp_path, teacher.network.state_dict())
+    )
+    other = FrozenTeacher(**config)
+    kept = []
+    train = other.network.train
+
+    def remember(mode=True):
+        kept.append(other.network.head.fc.weight.clone())
+        return train(mode)
+
+    other.network.train = remember
+    other.init_weights()
+    assert torch.equal(kept[-1], teacher.network.head.fc.weight)
+    other.double()
+    assert kept[-1].dtype == torch.float64
+
+
+def test_renormalisation_follows_the_dtype():
+    config = tiny_recipes.teacher()
+    config['config']['model']['data_preprocessor'].update(mean=[1, 2, 3])
+    teacher = FrozenTeacher(**config)
+    teacher.attach(['backbone[-1]'], (16, 16))
+    teacher.match_input(
+        FrozenTeacher(**tiny_recipes.teacher()).network.data_preprocessor
+    )
+    teacher.to(torch.bfloat16)
+    images = torch.rand(2, 3, 16, 16, dtype=torch.bfloat16)
+    (feature,) = teacher(images, ['backbone[-1]'])['backbone[-1]']
+    assert feature.dtype == torch.bfloat16
