@@ -136,7 +136,7 @@ def check_run(path, cfg, tmp_path):
         DIFFKD + 'resnet34_resnet18_8xb32-b1_in1k',
         DIFFKD + 'resnet50-rsb_mobilenet-v2_8xb96-b2_in1k',
         DIFFKD + 'swin-large_swin-tiny_16xb64-b3_in1k',
-        'diffkd/diffkd_backbone_resnet14-w32_resnet14-w8_1xb128-20e_digit-scenes',
+        'diffkd/diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes',
     )
 )
 def test_one_of_each_strategy_runs(path, tmp_path):

@@ -10,9 +10,10 @@ evaluated_split = 'test'
 
 data_preprocessor = dict(
     num_classes=10,
-    mean=[103.56, 105.39, 95.81],
-    std=[81.92, 66.60, 70.44],
-    to_rgb=True)
+    mean=[67.40, 68.57, 62.75],
+    std=[54.76, 46.45, 48.76],
+    to_rgb=True,
+)
 
 # No flip: a mirrored digit is another sign.
 train_pipeline = [
@@ -26,15 +27,17 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=2,
     persistent_workers=True,
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix='train',
-        pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+        pipeline=train_pipeline,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
 val_dataloader = dict(
     batch_size=250,
     num_workers=2,
@@ -43,8 +46,10 @@ val_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix=evaluated_split,
-        pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        pipeline=test_pipeline,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
 val_evaluator = dict(type='Accuracy', topk=1)
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

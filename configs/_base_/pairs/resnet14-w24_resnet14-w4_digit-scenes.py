@@ -1,0 +1,21 @@
+# Teacher and student on digit scenes; a method adds `model.distill`. The
+# teacher's weights are where tools/train.py leaves them.
+_base_ = '../../baseline/resnet14-w4_1xb64-20e_digit-scenes.py'
+
+model = dict(
+    _delete_=True,
+    type='mmdiffkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='configs/baseline/resnet14-w24_1xb64-20e_digit-scenes.py',
+        checkpoint='work_dirs/resnet14-w24_1xb64-20e_digit-scenes/'
+        'epoch_20.pth',
+    ),
+    distill=dict(),
+    input_size=32,
+)
+optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
+default_hooks = dict(
+    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
+    distill=dict(type='mmdiffkd.DistillHook'),
+)
