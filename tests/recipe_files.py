@@ -1,11 +1,10 @@
-"""A recipe that trains in a second: generated images, two classes."""
+"""Recipes as files, for the tools: generated images, two classes."""
 
 import runpy
 import sys
 from pathlib import Path
 
 from generated_data import write_class_folders
-from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,14 +120,6 @@ def load_tool(name: str) -> dict:
 
 
 def run_tool(monkeypatch, name: str, *arguments: object) -> None:
-    """Run a tool in this process, as its command would.
-
-    The default scope, which a runner sets for the whole process, is put back.
-    """
-    scopes = DefaultScope._instance_dict.copy()
+    """Run a tool in this process, as its command would."""
     monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
-    try:
-        load_tool(name)['main']()
-    finally:
-        DefaultScope._instance_dict.clear()
-        DefaultScope._instance_dict.update(scopes)
+    load_tool(name)['main']()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, DefaultScope
+from recipe_files import load_tool, run_tool, write_recipe
 from safetensors.torch import load_file
-from tiny_recipe import load_tool, run_tool, write_recipe
 
 from mmdiffkd.utils import load_config
 

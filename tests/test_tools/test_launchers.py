@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_recipe import ROOT, write_recipe
+from recipe_files import ROOT, write_recipe
 
 
 @pytest.fixture

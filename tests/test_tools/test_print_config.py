@@ -1,5 +1,5 @@
 from mmengine.config import Config
-from tiny_recipe import run_tool, write_recipe
+from recipe_files import run_tool, write_recipe
 
 
 def test_what_is_inherited_is_printed(tmp_path, monkeypatch, capsys):

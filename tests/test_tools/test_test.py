@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.fileio import load
-from tiny_recipe import load_tool, run_tool, write_recipe
+from recipe_files import load_tool, run_tool, write_recipe
 
 
 @pytest.fixture(scope='module')

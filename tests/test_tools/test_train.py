@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from tiny_recipe import load_tool, run_tool, write_recipe
+from recipe_files import load_tool, run_tool, write_recipe
 
 
 @pytest.fixture
