@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -105,7 +106,12 @@ def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
             f'{foreign[1]}, and reading that could run code from the file. '
             'If you trust who made it, set trusted=True beside its path.'
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except URLError as error:
+        raise ValueError(
+            f'checkpoint {text!r} cannot be downloaded ({error.reason}). '
+            'Download it by other means and give the file.'
+        ) from error
+    except Exception as error:
         raise ValueError(_broken(text, error)) from error
     finally:
         if re.match(r'https?://', text) and is_main_process():

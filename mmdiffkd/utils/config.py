@@ -70,4 +70,22 @@ def load_config(source: str | Path | dict | Config) -> Config:
         source = Config(source)
     if isinstance(source, Config):
         return copy.deepcopy(source)
-    return Config.fromfile(find_config(str(source)))
+    config = Config.fromfile(find_config(str(source)))
+    _forget_own_scope(config._cfg_dict)
+    return config
+
+
+def _forget_own_scope(value: object) -> None:
+    """Undo what ``_base_ = 'mmdiffkd::...'`` does to every typed dict.
+
+    MMEngine would look all types up in mmdiffkd; ours are written with
+    their package, the others belong to the recipe's default scope.
+    """
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'mmdiffkd':
+            del value['_scope_']
+        for item in value.values():
+            _forget_own_scope(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _forget_own_scope(item)

@@ -62,7 +62,9 @@ def test_missing_file_is_named(tmp_path):
         read_checkpoint(tmp_path / 'absent.pth')
 
 
-@pytest.mark.parametrize('kind', ['truncated', 'text', 'empty', 'list'])
+@pytest.mark.parametrize(
+    'kind', ['truncated', 'text', 'short', 'empty', 'list']
+)
 def test_broken_file_is_named(tmp_path, kind):
     path = tmp_path / 'file.pth'
     torch.save(dict(a=torch.rand(100, 100)), path)
@@ -71,7 +73,8 @@ def test_broken_file_is_named(tmp_path, kind):
     elif kind == 'list':
         torch.save([1], path)
     else:
-        path.write_text('no checkpoint' if kind == 'text' else '')
+        texts = dict(text='no checkpoint', short='abc', empty='')
+        path.write_text(texts[kind])
     with pytest.raises(ValueError, match='file.pth'):
         read_checkpoint(path)
 

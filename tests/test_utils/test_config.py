@@ -47,3 +47,16 @@ def test_dict_and_config_are_copied():
     config = Config(dict(model=dict(type='A')))
     load_config(config).model.type = 'B'
     assert config.model.type == 'A'
+
+
+def test_bases_of_our_own_keep_the_recipes_scope(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text(
+        "_base_ = 'mmdiffkd::baseline/resnet18_8xb32-b1_in1k.py'\n"
+        'model = dict(backbone=dict(depth=34))\n'
+        'visualizer = dict(name="x")\n'
+    )
+    config = load_config(path)
+    assert config.model.backbone.depth == 34
+    assert "'_scope_': 'mmdiffkd'" not in str(config.to_dict())
+    assert config.default_scope == 'mmpretrain'

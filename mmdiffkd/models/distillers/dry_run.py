@@ -159,7 +159,9 @@ def dry_run(
                         f'the {taps.role} {type(network).__name__} cannot '
                         f'run on images of {height} x {width}: {error}. Set '
                         '`input_size` of the distiller to a size that it '
-                        'takes, as an int or (height, width).'
+                        'takes, as an int or (height, width). (A head that '
+                        'takes more than features, a RoI head for instance, '
+                        'cannot hold a tap yet.)'
                     ) from error
         finally:
             taps.clear()
