@@ -124,7 +124,13 @@ def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path, run):
 
 
 def test_panels_are_drawn_at_their_interval(tmp_path, run):
-    run(distill_recipe(tmp_path, dict(panel_interval=2, panel_images=2)))
+    pytest.importorskip('tensorboard')
+    config = distill_recipe(tmp_path, dict(panel_interval=2, panel_images=2))
+    backends = config.visualizer.vis_backends
+    backends.append(dict(type='TensorboardVisBackend'))
+    run(config)
+    (events,) = (tmp_path / 'work').glob('*/vis_data/events.out.*')
+    assert b'distill.feature' in events.read_bytes()
     (folder,) = (tmp_path / 'work').glob('*/vis_data/vis_image')
     assert [p.name for p in folder.iterdir()] == ['distill.feature_2.png']
 

@@ -372,8 +372,9 @@ class DiffKDNeck(BaseModule):
         Returns:
             list[tuple[str, Tensor]]: Captions and latents in order: the
             student's, after noise matching (if there is any), after each
-            step of the walk, captioned by the timestep it leads to, and the
-            teacher's target.
+            step of the walk, captioned by the timestep it leads to, after
+            the projection (what the distance compares), and the teacher's
+            target.
         """
         latent = self.project(student)
         stages = [('student', latent)]
@@ -381,9 +382,10 @@ class DiffKDNeck(BaseModule):
             latent, _ = self.match_noise(latent, noise)
             stages.append(('with noise', latent))
         steps: list[Tensor] = []
-        self.sampler.sample(self.denoiser, latent, steps)
+        refined = self.refine(latent, steps)
         captions = [f't = {t}' for t in self.sampler.timesteps[1:]]
         stages += zip([*captions, 'denoised'], steps)
+        stages.append(('projected', refined))
         return [*stages, ('teacher', self.encode(teacher)[0])]
 
     @property

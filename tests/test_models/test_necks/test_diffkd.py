@@ -607,14 +607,14 @@ def test_trajectory(arguments, size):
     captions = [caption for caption, _ in stages]
     with_noise = ['with noise'] if neck.noise_matching is not None else []
     steps = ['t = 300', 't = 200', 't = 100', 't = 0', 'denoised']
-    assert captions == ['student', *with_noise, *steps, 'teacher']
+    assert captions == ['student', *with_noise, *steps, 'projected', 'teacher']
 
     tensors = dict(stages)
     assert not any(value.requires_grad for value in tensors.values())
     torch.testing.assert_close(tensors['student'], neck.project(student))
     torch.testing.assert_close(tensors['teacher'], neck.encode(teacher)[0])
     torch.testing.assert_close(
-        neck.output_projection(tensors['denoised']),
+        tensors['projected'],
         neck(student, teacher, **drawn).student,
     )
     if with_noise:
