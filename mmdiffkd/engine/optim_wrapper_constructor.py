@@ -1,7 +1,7 @@
 """The optimizer of a distiller: the recipe's own, plus the necks."""
 
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS,
 )
@@ -10,6 +10,8 @@ from torch import nn
 
 from mmdiffkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+# What a recipe decides by kind of parameter holds for the necks as well.
+_RULES = ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
 _OURS = ('student_constructor', 'distill_lr_mult', 'distill_decay_mult')
 
 
@@ -58,7 +60,8 @@ class OptimWrapperConstructor:
 
     The recipe's optimizer, its ``paramwise_cfg`` and its wrapper class stay
     as they are. Gradients are clipped for the student and for the necks
-    apart, each to the recipe's limit. The parameters of an entry whose
+    apart, each to the recipe's limit. Multipliers for norms and biases in
+    ``paramwise_cfg`` hold for the necks too. The parameters of an entry whose
     weight is 0 have no gradient at the step, so that neither momentum nor
     weight decay moves them.
 
@@ -142,13 +145,27 @@ class OptimWrapperConstructor:
     def _add_necks(
         self, optimizer: torch.optim.Optimizer, distiller: nn.Module
     ) -> None:
-        parameters = [
-            p for p in distiller.distill.parameters() if p.requires_grad
-        ]
-        if not parameters:
-            return
-        group = {'params': parameters, 'distill': True}
-        for option, multiplier in self.multipliers.items():
-            if option in optimizer.defaults:
-                group[option] = optimizer.defaults[option] * multiplier
-        optimizer.add_param_group(group)
+        rules = {
+            key: value
+            for key, value in (self.paramwise_cfg or {}).items()
+            if key in _RULES
+        }
+        groups: list[dict] = []
+        DefaultOptimWrapperConstructor(self.wrapper_cfg, rules).add_params(
+            groups, distiller.distill, prefix='distill'
+        )
+        merged: dict[tuple, dict] = {}
+        for group in groups:
+            options = {
+                option: group.get(option, optimizer.defaults[option])
+                * multiplier
+                for option, multiplier in self.multipliers.items()
+                if option in optimizer.defaults
+            }
+            target = merged.setdefault(
+                tuple(options.values()),
+                {'params': [], 'distill': True, **options},
+            )
+            target['params'] += group['params']
+        for group in merged.values():
+            optimizer.add_param_group(group)

@@ -54,6 +54,18 @@ def test_bad_multiplier(distiller, value):
 def test_paramwise_options_are_the_students(distiller, build):
     options = dict(norm_decay_mult=0.0, custom_keys=dict(head=dict(lr_mult=2)))
     ours = wrapper(distiller, options).optimizer.param_groups
+    necks = [group for group in ours if group.get('distill')]
+    ours = ours[: -len(necks)]
+    norms = {
+        id(p)
+        for module in distiller.distill.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase)
+        for p in module.parameters()
+    }
+    assert {g['weight_decay'] for g in necks} == {0.0, 0.01}
+    for group in necks:
+        without = {id(p) in norms for p in group['params']}
+        assert without == {group['weight_decay'] == 0.0}
     plain = build_optim_wrapper(
         build(tiny_recipes.classifier()),
         dict(
@@ -63,7 +75,7 @@ def test_paramwise_options_are_the_students(distiller, build):
             paramwise_cfg=options,
         ),
     ).optimizer.param_groups
-    assert len(ours) == len(plain) + 1
+    assert len(ours) == len(plain)
     for a, b in zip(ours, plain):
         assert (a['lr'], a['weight_decay']) == (b['lr'], b['weight_decay'])
 
