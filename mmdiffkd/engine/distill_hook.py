@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -200,7 +201,9 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
     distiller = _distiller(runner)
     with isolated_randomness():
         dataset = _validation_loader(runner).dataset
-        samples = [dataset[i] for i in range(min(num_images, len(dataset)))]
+        # Spread out: data sets of folders have one class after another.
+        picks = np.linspace(0, len(dataset) - 1, num_images + 2, dtype=int)
+        samples = [dataset[int(i)] for i in picks[1:-1]]
         images = [
             sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
             for sample in samples

@@ -360,6 +360,10 @@ class DiffKDNeck(BaseModule):
     ) -> list[tuple[str, Tensor]]:
         """Every stage of the student's latent, for pictures.
 
+        All stages of the student are seen through the projection after the
+        walk, which is how the distance compares the last one with the
+        target; before it, a latent has no reason to look like the target.
+
         Call it in eval mode: in train mode it moves the statistics of batch
         norm, as any forward pass does.
 
@@ -372,9 +376,8 @@ class DiffKDNeck(BaseModule):
         Returns:
             list[tuple[str, Tensor]]: Captions and latents in order: the
             student's, after noise matching (if there is any), after each
-            step of the walk, captioned by the timestep it leads to, after
-            the projection (what the distance compares), and the teacher's
-            target.
+            step of the walk, captioned by the timestep it leads to, and the
+            teacher's target.
         """
         latent = self.project(student)
         stages = [('student', latent)]
@@ -382,11 +385,14 @@ class DiffKDNeck(BaseModule):
             latent, _ = self.match_noise(latent, noise)
             stages.append(('with noise', latent))
         steps: list[Tensor] = []
-        refined = self.refine(latent, steps)
+        self.sampler.sample(self.denoiser, latent, steps)
         captions = [f't = {t}' for t in self.sampler.timesteps[1:]]
         stages += zip([*captions, 'denoised'], steps)
-        stages.append(('projected', refined))
-        return [*stages, ('teacher', self.encode(teacher)[0])]
+        seen = [
+            (caption, self.output_projection(stage.to(self._dtype)))
+            for caption, stage in stages
+        ]
+        return [*seen, ('teacher', self.encode(teacher)[0])]
 
     @property
     def _dtype(self) -> torch.dtype:

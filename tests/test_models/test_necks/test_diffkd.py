@@ -607,18 +607,19 @@ def test_trajectory(arguments, size):
     captions = [caption for caption, _ in stages]
     with_noise = ['with noise'] if neck.noise_matching is not None else []
     steps = ['t = 300', 't = 200', 't = 100', 't = 0', 'denoised']
-    assert captions == ['student', *with_noise, *steps, 'projected', 'teacher']
+    assert captions == ['student', *with_noise, *steps, 'teacher']
 
     tensors = dict(stages)
     assert not any(value.requires_grad for value in tensors.values())
-    torch.testing.assert_close(tensors['student'], neck.project(student))
+    latent = neck.project(student)
+    seen = neck.output_projection
+    torch.testing.assert_close(tensors['student'], seen(latent))
     torch.testing.assert_close(tensors['teacher'], neck.encode(teacher)[0])
     torch.testing.assert_close(
-        tensors['projected'],
-        neck(student, teacher, **drawn).student,
+        tensors['denoised'], neck(student, teacher, **drawn).student
     )
     if with_noise:
         torch.testing.assert_close(
             tensors['with noise'],
-            neck.match_noise(tensors['student'], drawn['noise'])[0],
+            seen(neck.match_noise(latent, drawn['noise'])[0]),
         )

@@ -1,0 +1,12 @@
+"""Pictures of what the denoiser does, and of how trainings went."""
+
+from .denoising_panel import attention, denoising_panel, strength
+from .training_curves import plot_training_curves, read_scalars
+
+__all__ = [
+    'attention',
+    'denoising_panel',
+    'plot_training_curves',
+    'read_scalars',
+    'strength',
+]
