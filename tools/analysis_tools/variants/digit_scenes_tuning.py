@@ -1,0 +1,42 @@
+"""Four settings a method: what the digit-scene configs were chosen from.
+
+python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_tuning.py
+"""
+
+PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'
+MSE = f'configs/mse/mse_backbone_{PAIR}.py'
+KD = f'configs/kd/kd_logits_{PAIR}.py'
+DIFFKD = f'configs/diffkd/diffkd_backbone_{PAIR}.py'
+
+variants = {
+    f'student alone, lr {lr}': (
+        'configs/baseline/resnet14-w4_1xb64-20e_digit-scenes.py',
+        {'optim_wrapper.optimizer.lr': lr},
+    )
+    for lr in (0.1, 0.05, 0.2, 0.3)
+}
+variants |= {
+    f'MSE, weight {weight}': (
+        MSE,
+        {'model.distill.feature.loss.loss_weight': weight},
+    )
+    for weight in (1.0, 2.0, 5.0, 10.0)
+}
+variants |= {
+    f'KD, temperature {tau}, weight {weight}': (
+        KD,
+        {
+            'model.distill.logits.loss.tau': tau,
+            'model.distill.logits.loss.loss_weight': weight,
+        },
+    )
+    for tau, weight in ((1.0, 1.0), (4.0, 1.0), (4.0, 3.0), (2.0, 2.0))
+}
+variants |= {
+    f'DiffKD, weight {weight}': (
+        DIFFKD,
+        {'model.distill.feature.loss.loss_weight': weight},
+    )
+    for weight in (1.0, 2.0, 5.0, 10.0)
+}
