@@ -5,7 +5,7 @@ model = dict(
         feature=dict(
             at='backbone[-1]',
             neck=dict(type='ProjectionNeck'),
-            loss=dict(type='MSELoss', loss_weight=5.0),
+            loss=dict(type='MSELoss', loss_weight=10.0),
         )
     )
 )
