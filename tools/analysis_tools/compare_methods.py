@@ -375,9 +375,13 @@ def plot(
     left.set_yticks(range(len(labels)), labels)
     left.set_ylim(len(labels) - 0.5, -0.5)
     left.set_xlabel(f'{metric} (last epoch)')
-    right.set_xlabel(f'paired gain over {labels[0]}, 95 % interval')
+    right.set_xlabel(f'gain over {labels[0]}')
     left.set_title('a dot a seed, bar: mean', fontsize=10, loc='left')
-    right.set_title('difference by seed', fontsize=10, loc='left')
+    right.set_title(
+        'difference by seed, bar: mean, line: 95 % interval',
+        fontsize=10,
+        loc='left',
+    )
     for axes in (left, right):
         axes.grid(axis='x', color='0.9')
         axes.set_axisbelow(True)

@@ -20,6 +20,7 @@ from .taps import Taps
 from .teacher import FrozenTeacher
 
 STUDENT_PREFIX = 'student.'
+_OWN = ('student', 'distill')
 
 
 @MODELS.register_module()
@@ -430,11 +431,12 @@ def _restore_student_prefix(
     if getattr(state, '_metadata', None) is not None:
         # Added, not renamed: the dictionary is the caller's own.
         versions = state._metadata
-        student = prefix + STUDENT_PREFIX
         for key, value in list(versions.items()):
-            if not key.startswith(student):
+            root = key.removeprefix(prefix).partition('.')[0]
+            if key.startswith(prefix) and root not in ('', *_OWN):
                 versions[lengthen(key)] = value
-        versions[student[:-1]] = versions.get(prefix[:-1], {})
+        student = prefix + STUDENT_PREFIX[:-1]
+        versions[student] = versions.get(prefix[:-1], {})
     if not any(key.startswith(ours) for key in state):
         for key, value in distiller.distill.state_dict().items():
             state[ours + key] = value
