@@ -22,6 +22,7 @@ from mmdiffkd.utils.command_line import (
     add_run_arguments,
     build_runner,
     complete_dataloaders,
+    leave_processes,
     read_run_config,
 )
 from mmdiffkd.utils.data_root import check_data_root
@@ -214,6 +215,7 @@ def main() -> None:
     metrics = runner.test()
     if args.out is not None and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from mmdiffkd.utils.command_line import (
     add_run_arguments,
     build_runner,
     complete_dataloaders,
+    leave_processes,
     read_run_config,
 )
 from mmdiffkd.utils.data_root import check_data_root
@@ -73,6 +74,7 @@ def main() -> None:
     merge_args(cfg, args)
     check_data_root(cfg, ('train_dataloader', 'val_dataloader'))
     build_runner(cfg).train()
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch.distributed import init_process_group
+from torch.distributed import destroy_process_group, init_process_group
 
 from .config import load_config
 from .unreadable import UnreadableFileHook
@@ -139,3 +139,13 @@ def build_runner(cfg: Config) -> Runner:
         runner = Runner.from_cfg(cfg)
     runner.register_hook(UnreadableFileHook())
     return runner
+
+
+def leave_processes() -> None:
+    """End the process group, before the interpreter takes it apart.
+
+    Its threads would otherwise run into a half-ended process now and then,
+    which torchrun reports as a failed run.
+    """
+    if is_distributed():
+        destroy_process_group()
