@@ -1,13 +1,14 @@
 """What ``tools/train.py`` and ``tools/test.py`` share."""
 
 import argparse
+import gc
 import os
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import barrier, is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed import destroy_process_group, init_process_group
@@ -148,4 +149,7 @@ def leave_processes() -> None:
     which torchrun reports as a failed run.
     """
     if is_distributed():
+        # The wrapped model, in a cycle with its runner, holds the group too.
+        gc.collect()
+        barrier()
         destroy_process_group()
