@@ -181,10 +181,14 @@ def _draw(axes, curves, colours, pattern: str) -> None:
                 )
                 for key, style in styles.items()
             ],
+            loc='upper right',
             frameon=False,
             fontsize=8,
             handlelength=3,
         )
+        # A quarter of the height more, for the legend alone.
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * (high / low) ** 0.25)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(
         MaxNLocator(integer=True, steps=[1, 2, 5, 10])
