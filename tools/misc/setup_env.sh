@@ -105,6 +105,8 @@ step 'torch and torchvision' '1 to 2 minutes' pip torch torchvision
 step 'OpenCV' '10 s' install_opencv
 
 export MMCV_WITH_OPS=1
+# One compiler a core: ninja would start two more, which was slower.
+export MAX_JOBS=${MAX_JOBS:-$(nproc)}
 if "$PYTHON" -c 'import sys, torch
 sys.exit(not torch.cuda.is_available())' && ! command -v nvcc >/dev/null; then
     echo 'There is a GPU, but no nvcc: mmcv gets its operators for the CPU.'
@@ -112,7 +114,7 @@ sys.exit(not torch.cuda.is_available())' && ! command -v nvcc >/dev/null; then
     echo '  toolkit and call make again.'
     export CUDA_VISIBLE_DEVICES=
 fi
-step 'mmcv, compiled from source' '6 minutes on 2 cores' install_mmcv
+step 'mmcv, compiled from source' '6 to 10 minutes on 2 cores' install_mmcv
 step 'the other OpenMMLab packages, and the tools of the tests' '2 minutes' \
     pip -r requirements/openmmlab.txt -r requirements/tests.txt
 step 'mmdiffkd' '10 s' pip --no-build-isolation --editable .
