@@ -173,7 +173,9 @@ class DistillHook(Hook):
             self._maybe_draw(runner, runner.epoch + 1)
 
     def _maybe_draw(self, runner: Runner, done: int) -> None:
-        if self.panel_interval and done % self.panel_interval == 0:
+        if runner.val_loop is None or not self.panel_interval:
+            return
+        if done % self.panel_interval == 0:
             draw_panels(runner, self.panel_images, done)
 
     @staticmethod
@@ -200,7 +202,8 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
     """
     distiller = _distiller(runner)
     with isolated_randomness():
-        dataset = _validation_loader(runner).dataset
+        # Indexed, not iterated, so that its loader's stream stays.
+        dataset = runner.val_dataloader.dataset
         # Spread out: data sets of folders have one class after another.
         picks = np.linspace(0, len(dataset) - 1, num_images + 2, dtype=int)
         samples = [dataset[int(i)] for i in picks[1:-1]]
