@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -30,6 +31,9 @@ class DistillHook(Hook):
     - Before training it evaluates the teacher once, on the recipe's
       validation data with the recipe's evaluator, so that a wrong or
       unloaded teacher is seen at once. Skipped on resume.
+    - It tells necks and losses that ask for it the length of the training
+      data (a memory bank's), and shows the teacher's features to those that
+      ask for a pass over the data. Also skipped on resume is that pass.
     - It brings scheduled weights up to date before every step.
     - It logs the necks' metrics (the mean of gamma, say), averaged on the
       device between two lines of the log.
@@ -97,9 +101,11 @@ class DistillHook(Hook):
                 '`optim_wrapper.paramwise_cfg.student_constructor` to '
                 f'{constructor!r}.'
             )
+        if runner.cfg.get('train_cfg'):
+            _allocate(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Check the batches and evaluate the teacher.
+        """Check the batches, prepare the losses, evaluate the teacher.
 
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
@@ -119,6 +125,8 @@ class DistillHook(Hook):
                     'training loop counts iterations. Set by_epoch=False '
                     'and give `warmup` and `stop` in iterations.'
                 )
+        if runner.iter == 0:
+            _prepare(runner)
         if (
             self.evaluate_teacher
             and runner.iter == 0
@@ -230,6 +238,54 @@ def _distiller(runner: Runner) -> torch.nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def _allocate(runner: Runner) -> None:
+    distiller = _distiller(runner)
+    if not any(hasattr(m, 'allocate') for m in distiller.distill.modules()):
+        return
+    dataset = runner.train_dataloader.dataset
+    inner = dataset
+    while hasattr(inner, 'dataset'):
+        inner = inner.dataset
+    if hasattr(inner, 'datasets'):
+        raise ValueError(
+            '`train_dataloader.dataset` joins several data sets, whose '
+            'samples have the same indices, so that a memory bank would mix '
+            'them up. Use one data set.'
+        )
+    labels = None
+    if hasattr(inner, 'get_gt_labels'):
+        labels = torch.as_tensor(np.asarray(inner.get_gt_labels()))
+    distiller.allocate(len(inner), labels)
+
+
+def _prepare(runner: Runner) -> None:
+    distiller = _distiller(runner)
+    losses = [
+        loss
+        for distillation in distiller.distill.values()
+        for loss in distillation.losses
+        if not getattr(loss, 'prepared', True)
+    ]
+    if not losses:
+        return
+    # Every process passes over its share; what they find is averaged.
+    loader = runner.cfg.train_dataloader.copy()
+    loader.pop('batch_sampler', None)
+    loader.sampler = dict(type='DefaultSampler', shuffle=False)
+    with isolated_randomness():
+        batches = Runner.build_dataloader(loader, seed=runner.seed)
+        distiller.prepare(
+            lambda: (
+                distiller.data_preprocessor(batch, False)['inputs']
+                for batch in batches
+            )
+        )
+    for loss in losses:
+        for buffer in loss.buffers():
+            if buffer.is_floating_point():
+                all_reduce(buffer, 'mean')
 
 
 def _validation_loader(runner: Runner) -> DataLoader:

@@ -8,8 +8,10 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from tiny_recipes import DISTILL_LINES, feature_entry
+from torch import nn
 
 from mmdiffkd.engine import DistillHook
+from mmdiffkd.registry import MODELS
 
 
 def distill_recipe(tmp_path, hook=None, student=None, **changes):
@@ -278,3 +280,58 @@ def test_off_switch_is_logged(tmp_path, run):
     run(config)
     (log,) = (tmp_path / 'work').glob('*/*.log')
     assert log.read_text().count('distill.feature is off from here on') == 1
+
+
+@MODELS.register_module()
+class MeanLoss(nn.Module):
+    """Wants the length of the data, its labels, and a pass over it."""
+
+    def __init__(self, loss_weight=1.0):
+        super().__init__()
+        self.prepared = False
+        self.register_buffer('center', torch.zeros(24))
+
+    def allocate(self, dataset_length, labels=None):
+        self.length, self.labels = dataset_length, labels
+        torch.rand(3)
+
+    def prepare(self, teachers):
+        features = torch.cat([t.mean((2, 3)) for t in teachers])
+        self.center.copy_(features.mean(0))
+        self.passes = getattr(self, 'passes', 0) + 1
+        self.images = len(features)
+        self.prepared = True
+
+    def forward(self, preds_S, preds_T, sample_idx):
+        assert sample_idx.max() < self.length
+        return (preds_S.mean((2, 3)) - self.center).square().mean()
+
+
+def mean_entry():
+    return dict(
+        at='backbone[-1]',
+        neck=dict(type='ProjectionNeck'),
+        loss=dict(type='mmdiffkd.MeanLoss'),
+    )
+
+
+def test_losses_are_allocated_and_prepared_once(tmp_path, run):
+    config = distill_recipe(tmp_path, distill=dict(feature=mean_entry()))
+    loss = run(config).model.distill.feature.losses[0]
+    assert loss.length == loss.images == 8
+    assert loss.labels.tolist() == [0] * 4 + [1] * 4
+    assert loss.passes == 1 and loss.center.abs().sum() > 0
+    config.train_cfg.max_epochs, config.resume = 3, True
+    resumed = run(config).model.distill.feature.losses[0]
+    assert not hasattr(resumed, 'passes')
+    assert torch.equal(resumed.center, loss.center)
+
+
+def test_joined_data_sets_have_no_memory_bank(tmp_path, run):
+    config = distill_recipe(tmp_path, distill=dict(feature=mean_entry()))
+    dataset = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[dataset, dataset]
+    )
+    with pytest.raises(ValueError, match='joins several data sets'):
+        run(config)

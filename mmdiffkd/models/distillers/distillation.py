@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -18,6 +18,16 @@ from mmdiffkd.utils.naming import did_you_mean
 from mmdiffkd.utils.randomness import derive_seed
 
 MAX_RESIZE = 8
+#: What a neck or a loss can ask for by the name of a forward's argument.
+SUPPLIED = (
+    'gt_labels',
+    'sample_idx',
+    'gt_bboxes',
+    'img_shape',
+    'batch_input_shape',
+    'teacher_head',
+    'teacher_logits',
+)
 _NAME = re.compile('[a-z][a-z0-9_]*')
 _KEYS = (
     'at',
@@ -28,6 +38,7 @@ _KEYS = (
     'weight',
     'schedule',
     'shared',
+    'teacher_head',
 )
 _SCHEDULE_KEYS = ('warmup', 'stop', 'by_epoch')
 
@@ -93,13 +104,32 @@ def _arguments(cls: type) -> tuple[str, ...]:
     return tuple(inspect.signature(cls.forward).parameters)
 
 
-def _supplied(module: nn.Module, supply: Mapping) -> dict:
-    """The arguments of a neck or loss that the distiller supplies by name."""
-    names = _arguments(type(module))
-    return {name: supply[name]() for name in names if name in supply}
+def _wanted(module: nn.Module) -> tuple[str, ...]:
+    """Which of :data:`SUPPLIED` a neck or a loss asks for.
+
+    All that its forward has as an argument, unless it narrows the choice by
+    an attribute ``supplied``.
+    """
+    names = getattr(module, 'supplied', SUPPLIED)
+    arguments = _arguments(type(module))
+    return tuple(name for name in names if name in arguments)
 
 
-def check_entry(name: str, entry: Mapping) -> tuple[str, str]:
+def _taps(name: str, role: str, at: object) -> tuple[str, ...]:
+    """One tap or a list of them, as a tuple."""
+    if isinstance(at, str):
+        return (at,)
+    if not isinstance(at, Sequence) or not at:
+        raise ValueError(
+            f'`distill.{name}` reads {at!r} of the {role}. Write a tap, for '
+            "instance 'backbone[-1]', or a list of taps."
+        )
+    return tuple(at)
+
+
+def check_entry(
+    name: str, entry: Mapping
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Check the name and the keys of an entry of ``distill``.
 
     Args:
@@ -107,7 +137,8 @@ def check_entry(name: str, entry: Mapping) -> tuple[str, str]:
         entry (Mapping): Its configuration.
 
     Returns:
-        tuple[str, str]: The student's and the teacher's tap.
+        tuple[tuple[str, ...], tuple[str, ...]]: The student's and the
+        teacher's taps.
 
     Raises:
         ValueError: If the name misleads or is reserved, or a key is unknown
@@ -158,7 +189,16 @@ def check_entry(name: str, entry: Mapping) -> tuple[str, str]:
             f'`distill.{name}` has no `loss`. Add for instance '
             "loss=dict(type='MSELoss')."
         )
-    return student_at, teacher_at
+    head = entry.get('teacher_head')
+    if head is not None and not isinstance(head, str):
+        raise ValueError(
+            f'`distill.{name}.teacher_head` is {head!r}. Name a module of '
+            "the teacher, for instance 'head.fc'."
+        )
+    return (
+        _taps(name, 'student', student_at),
+        _taps(name, 'teacher', teacher_at),
+    )
 
 
 @lru_cache
@@ -212,8 +252,8 @@ class Distillation(BaseModule):
 
     Args:
         name (str): The entry's name.
-        student_at (str): The student's tap.
-        teacher_at (str): The teacher's tap.
+        student_at (Sequence[str]): The student's taps.
+        teacher_at (Sequence[str]): The teacher's.
         student_shapes (list[torch.Size]): Shapes of the student's tensors,
             one a level, with a batch of 2.
         teacher_shapes (list[torch.Size]): The teacher's.
@@ -229,6 +269,21 @@ class Distillation(BaseModule):
         schedule (dict, optional): See :class:`Schedule`. Defaults to None.
         shared (bool): One neck and loss for all levels, rather than one a
             level. Defaults to False.
+        teacher_head (str, optional): Path of the module of the teacher that
+            a neck or a loss asks for by the arguments ``teacher_head`` (the
+            module) or ``teacher_logits`` (what it returned). Defaults to
+            None.
+
+    A neck's or a loss's class can say, by attributes, how it is treated:
+
+    - ``joint = True`` (a neck): it sees all levels at once, as lists, and
+      is built with lists of channels.
+    - ``resizes = True`` (a neck): it gets the student's map in its own size.
+    - ``over_classes = True`` (a loss): student and teacher need the same
+      number of classes.
+    - ``any_channels = True`` (a loss): they need no equal channels.
+    - ``supplied`` (an attribute of an instance): which of the arguments that
+      a distiller can supply it wants, rather than all that ``forward`` has.
 
     Raises:
         ValueError: If the tensors cannot be compared.
@@ -237,8 +292,8 @@ class Distillation(BaseModule):
     def __init__(
         self,
         name: str,
-        student_at: str,
-        teacher_at: str,
+        student_at: Sequence[str],
+        teacher_at: Sequence[str],
         student_shapes: list[torch.Size],
         teacher_shapes: list[torch.Size],
         input_size: tuple[int, int],
@@ -247,6 +302,7 @@ class Distillation(BaseModule):
         weight: float = 1.0,
         schedule: dict | None = None,
         shared: bool = False,
+        teacher_head: str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(weight, (int, float)) or not weight >= 0:
@@ -266,16 +322,18 @@ class Distillation(BaseModule):
                     + did_you_mean(key, _SCHEDULE_KEYS)
                 )
         self.name = name
-        self.student_at = student_at
-        self.teacher_at = teacher_at
+        self.student_at = tuple(student_at)
+        self.teacher_at = tuple(teacher_at)
+        self.teacher_head = teacher_head
         self.weight = float(weight)
         self.schedule = Schedule(**(schedule or {}))
         self.factor = self.schedule.factor(0, 0)
+        student_text, teacher_text = self._texts
         if len(student_shapes) != len(teacher_shapes):
             raise ValueError(
-                f'`distill.{name}`: {student_at!r} gives '
+                f'`distill.{name}`: {student_text} gives '
                 f'{len(student_shapes)} tensors in the student, '
-                f'{teacher_at!r} gives {len(teacher_shapes)} in the teacher. '
+                f'{teacher_text} gives {len(teacher_shapes)} in the teacher. '
                 'Pick equal numbers with slices, for instance '
                 "student_at='neck[0:4]', teacher_at='neck[0:4]'."
             )
@@ -289,14 +347,47 @@ class Distillation(BaseModule):
                 f'`distill.{name}.shared` is True, but the levels differ in '
                 f'channels (student, teacher): {channels}. Leave it out.'
             )
-        levels = channels[:1] if shared else channels
-        self.necks = nn.ModuleList(
-            self._build('neck', neck, *c) for c in levels if neck is not None
-        )
+        self.necks = self._build_necks(neck, shared)
+        self._check_channels(channels, self._class('loss', loss))
+        compared = self._aligned_shapes(2)
+        if shared:
+            compared = compared[:1]
         self.losses = nn.ModuleList(
-            self._build('loss', loss, *c) for c in levels
+            self._build('loss', loss, [s], [t]) for s, t in compared
         )
-        self._check_channels(channels)
+        self._check_supplied()
+
+    @property
+    def _texts(self) -> tuple[str, str]:
+        """The student's and the teacher's taps, for messages."""
+        return tuple(
+            ' + '.join(repr(tap) for tap in taps)
+            for taps in (self.student_at, self.teacher_at)
+        )
+
+    @property
+    def _joint(self) -> bool:
+        """Whether one neck sees all levels at once."""
+        return bool(self.necks) and getattr(self.necks[0], 'joint', False)
+
+    @property
+    def _resizes(self) -> bool:
+        """Whether student's maps reach the necks in their own size."""
+        return self._joint or (
+            bool(self.necks) and getattr(self.necks[0], 'resizes', False)
+        )
+
+    def _build_necks(self, config: dict | None, shared: bool) -> nn.ModuleList:
+        if config is None:
+            return nn.ModuleList()
+        if getattr(self._class('neck', config), 'joint', False):
+            students, teachers = zip(*self.shapes)
+            neck = self._build('neck', config, students, teachers, True)
+            return nn.ModuleList([neck])
+        levels = self.shapes[:1] if shared else self.shapes
+        return nn.ModuleList(
+            self._build('neck', config, [s], [t]) for s, t in levels
+        )
 
     def _compared_shapes(
         self, student: torch.Size, teacher: torch.Size, image: Sequence[int]
@@ -314,10 +405,11 @@ class Distillation(BaseModule):
         s, t = shapes
         if len(s) != len(t) or len(s) not in (2, 4):
             kind = {2: 'a vector', 3: 'tokens', 4: 'a map'}
+            student_text, teacher_text = self._texts
             raise ValueError(
-                f'`distill.{self.name}` compares {self.student_at!r}, '
+                f'`distill.{self.name}` compares {student_text}, '
                 f'{kind.get(len(student), "a tensor")} of shape '
-                f'{tuple(student)}, with {self.teacher_at!r}, '
+                f'{tuple(student)}, with {teacher_text}, '
                 f'{kind.get(len(teacher), "a tensor")} of shape '
                 f'{tuple(teacher)}. Compare vectors (B, C) with vectors, and '
                 'maps (B, C, H, W) or tokens (B, N, C) with maps or tokens.'
@@ -331,10 +423,8 @@ class Distillation(BaseModule):
                 )
         return s, torch.Size(t)
 
-    def _build(
-        self, part: str, config: dict, student: int, teacher: int
-    ) -> nn.Module:
-        """A neck or loss, in our scope, with its channels filled in."""
+    def _class(self, part: str, config: dict) -> type:
+        """The class that a neck's or a loss's configuration names."""
         key = f'distill.{self.name}.{part}'
         if not isinstance(config, Mapping) or 'type' not in config:
             raise ValueError(
@@ -345,23 +435,37 @@ class Distillation(BaseModule):
                     else "dict(type='MSELoss')."
                 )
             )
-        config = {'_scope_': 'mmdiffkd', **config}
         kind = config['type']
-        if isinstance(kind, str) and '.' not in kind:
+        if not isinstance(kind, str):
+            return kind
+        if '.' not in kind:
             MODELS.import_from_location()
             if kind not in MODELS.module_dict:
                 raise ValueError(
                     f'`{key}.type` is {kind!r}, which mmdiffkd does not '
                     'have. ' + did_you_mean(kind, MODELS.module_dict)
                 )
-        cls = _find(kind, key) if isinstance(kind, str) else kind
-        accepted = inspect.signature(cls).parameters
-        for name, value in (
-            ('student_channels', student),
-            ('teacher_channels', teacher),
-        ):
-            if name in accepted and config.get(name) is None:
-                config[name] = value
+        return _find(kind, key)
+
+    def _build(
+        self,
+        part: str,
+        config: dict,
+        students: Sequence[torch.Size],
+        teachers: Sequence[torch.Size],
+        joint: bool = False,
+    ) -> nn.Module:
+        """A neck or loss, in our scope, with channels and sizes filled in."""
+        key = f'distill.{self.name}.{part}'
+        accepted = inspect.signature(self._class(part, config)).parameters
+        config = {'_scope_': 'mmdiffkd', **config}
+        for role, shapes in (('student', students), ('teacher', teachers)):
+            for name, values in (
+                (f'{role}_channels', [s[1] for s in shapes]),
+                (f'{role}_size', [tuple(s[2:]) or None for s in shapes]),
+            ):
+                if name in accepted and config.get(name) is None:
+                    config[name] = values if joint else values[0]
         open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         for name in config:
             if name not in ('type', '_scope_', *accepted) and not open_ended:
@@ -374,28 +478,43 @@ class Distillation(BaseModule):
         except (TypeError, ValueError) as error:
             raise ValueError(f'`{key}`: {error}') from error
 
-    def _check_channels(self, channels: list[tuple[int, int]]) -> None:
+    def _check_channels(
+        self, channels: list[tuple[int, int]], loss: type
+    ) -> None:
+        student_text, teacher_text = self._texts
         for student, teacher in channels:
             if student == teacher:
                 continue
-            if any(getattr(m, 'over_classes', False) for m in self.losses):
+            if getattr(loss, 'over_classes', False):
                 raise ValueError(
                     f'`distill.{self.name}`: '
-                    f'{type(self.losses[0]).__name__} compares '
-                    f'distributions over classes, but {self.student_at!r} '
-                    f'has {student} and {self.teacher_at!r} has {teacher}. '
+                    f'{loss.__name__} compares '
+                    f'distributions over classes, but {student_text} '
+                    f'has {student} and {teacher_text} has {teacher}. '
                     'Train both networks on the same classes, or compare '
                     'features with another loss.'
                 )
-            if not self.necks:
+            if not self.necks and not getattr(loss, 'any_channels', False):
                 raise ValueError(
                     f'`distill.{self.name}` has no neck, and '
-                    f'{self.student_at!r} has {student} channels where '
-                    f'{self.teacher_at!r} has {teacher}. Add for instance '
+                    f'{student_text} has {student} channels where '
+                    f'{teacher_text} has {teacher}. Add for instance '
                     "neck=dict(type='DiffKDNeck') or "
                     "neck=dict(type='ProjectionNeck')."
                 )
-        self.check_batch(2)
+
+    def _check_supplied(self) -> None:
+        if self.teacher_head is not None:
+            return
+        for part in (*self.necks, *self.losses):
+            for name in ('teacher_head', 'teacher_logits'):
+                if name in _wanted(part):
+                    raise ValueError(
+                        f'`distill.{self.name}` has no `teacher_head`, which '
+                        f'its {type(part).__name__} asks for. Name the '
+                        "teacher's classifier, for instance "
+                        "teacher_head='head.fc'."
+                    )
 
     def check_batch(self, batch_size: int) -> None:
         """See that the necks take a batch of this size, without arithmetic.
@@ -406,41 +525,75 @@ class Distillation(BaseModule):
         Raises:
             ValueError: If a neck does not take the entry's tensors.
         """
-        for level, (student, teacher) in enumerate(self.shapes):
-            if not self.necks:
-                return
-            neck = self.necks[level % len(self.necks)]
-            if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
-                # The batch counts over all processes, and wants a GPU.
-                continue
-            state = dict(neck.named_parameters()) | dict(neck.named_buffers())
-            meta = {
-                name: torch.empty_like(tensor, device='meta')
-                for name, tensor in state.items()
-            }
-            # The student's map has been resized by the time a neck sees it.
-            shapes = student[1:2] + teacher[2:], teacher[1:]
-            inputs = [
-                torch.empty(batch_size, *shape, device='meta')
-                for shape in shapes
+        self._aligned_shapes(batch_size)
+
+    def _aligned_shapes(
+        self, batch_size: int
+    ) -> list[tuple[torch.Size, torch.Size]]:
+        """What the losses get, found by running the necks on meta tensors.
+
+        A neck that cannot run so (it asks for a teacher's head, or for
+        values) is not judged: it is taken to give what it takes, with the
+        teacher's channels on both sides.
+        """
+        inputs = []
+        for student, teacher in self.shapes:
+            if not self._resizes:
+                # A student's map has been resized by the time it is seen.
+                student = student[:2] + teacher[2:]
+            inputs.append(
+                [
+                    torch.empty(batch_size, *shape[1:], device='meta')
+                    for shape in (student, teacher)
+                ]
+            )
+        if not self.necks:
+            return [(s.shape, t.shape) for s, t in inputs]
+        if self._joint:
+            calls = [(self.necks[0], tuple(map(list, zip(*inputs))))]
+        else:
+            calls = [
+                (self.necks[level % len(self.necks)], tuple(pair))
+                for level, pair in enumerate(inputs)
             ]
-            try:
-                with torch.no_grad():
-                    functional_call(
-                        neck, meta, tuple(inputs), tie_weights=False
-                    )
-            except ValueError as error:
-                raise ValueError(
-                    f'`distill.{self.name}.neck`: {error}'
-                ) from error
-            except Exception as error:
-                # A neck that asks for more, or cannot run without values,
-                # is not judged here.
+        shapes = []
+        for neck, (student, teacher) in calls:
+            aligned = self._try_neck(neck, student, teacher)
+            if aligned is not None:
+                student, teacher = aligned.student, aligned.teacher
+            else:
+                student = teacher
+            if isinstance(student, Tensor):
+                student, teacher = [student], [teacher]
+            shapes += [(s.shape, t.shape) for s, t in zip(student, teacher)]
+        return shapes
+
+    def _try_neck(
+        self, neck: nn.Module, student: object, teacher: object
+    ) -> Aligned | None:
+        if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
+            # The batch counts over all processes, and wants a GPU.
+            return None
+        state = dict(neck.named_parameters()) | dict(neck.named_buffers())
+        meta = {
+            name: torch.empty_like(tensor, device='meta')
+            for name, tensor in state.items()
+        }
+        try:
+            with torch.no_grad():
+                return functional_call(
+                    neck, meta, (student, teacher), tie_weights=False
+                )
+        except ValueError as error:
+            raise ValueError(f'`distill.{self.name}.neck`: {error}') from error
+        except Exception as error:
+            if not _wanted(neck):
                 print_log(
                     f'distill.{self.name}.neck was not tried before '
                     f'training: {error}',
                     'current',
                 )
+            return None
 
     @property
     def active(self) -> bool:
@@ -451,16 +604,15 @@ class Distillation(BaseModule):
         """Bring the scheduled weight up to date, both counted from 0."""
         self.factor = self.schedule.factor(epoch, iteration)
 
-    @staticmethod
     def align(
-        student: Tensor, teacher: Tensor, image: Sequence[int]
+        self, student: Tensor, teacher: Tensor, image: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Tokens become maps; the student's map gets the teacher's size."""
         if student.ndim == 3:
             student = tokens_to_map(student, image)
         if teacher.ndim == 3:
             teacher = tokens_to_map(teacher, image)
-        if student.shape[2:] != teacher.shape[2:]:
+        if student.shape[2:] != teacher.shape[2:] and not self._resizes:
             student = F.interpolate(
                 student, teacher.shape[2:], mode='bilinear'
             )
@@ -492,41 +644,71 @@ class Distillation(BaseModule):
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         scale = self.weight * self.factor
-        for level, tensors in enumerate(zip(students, teachers)):
-            student, teacher = self.align(*tensors, image)
-            aligned = Aligned(student, teacher, {}, {})
-            if self.necks:
-                neck = self.necks[level % len(self.necks)]
-                aligned = neck(
-                    student,
-                    teacher,
-                    **_supplied(neck, supply),
-                    **self._draw(neck, student, teacher, (*seed, level)),
-                )
-            loss = self.losses[level % len(self.losses)]
-            distance = loss(
-                aligned.student, aligned.teacher, **_supplied(loss, supply)
-            )
-            for key, value in (
-                ('loss_kd', distance),
-                *aligned.losses.items(),
-            ):
+
+        def add(terms: Iterable[tuple[str, Tensor]]) -> None:
+            for key, value in terms:
                 losses[key] = losses.get(key, 0) + value * scale
+
+        level = 0
+        calls = 1 if self._joint else len(students)
+        for neck, tensors in self._calls(students, teachers, image):
+            aligned = Aligned(*tensors, {}, {})
+            if neck is not None:
+                aligned = self._call(neck, tensors, supply, (*seed, level))
+            pairs = [(aligned.student, aligned.teacher)]
+            if self._joint:
+                pairs = list(zip(aligned.student, aligned.teacher))
+            for pair in pairs:
+                loss = self.losses[level % len(self.losses)]
+                stream = (*seed, level, 'loss')
+                add([('loss_kd', self._call(loss, pair, supply, stream))])
+                level += 1
+            add(aligned.losses.items())
             for key, value in aligned.metrics.items():
-                share = value.detach() / len(students)
+                share = value.detach() / calls
                 metrics[key] = metrics.get(key, 0) + share
         return losses, metrics
 
+    def _calls(
+        self,
+        students: list[Tensor],
+        teachers: list[Tensor],
+        image: Sequence[int],
+    ) -> Iterator[tuple[nn.Module | None, tuple]]:
+        """Each neck with what it is called on; None for no neck."""
+        pairs = [
+            self.align(*tensors, image) for tensors in zip(students, teachers)
+        ]
+        if self._joint:
+            yield self.necks[0], tuple(map(list, zip(*pairs)))
+            return
+        for level, pair in enumerate(pairs):
+            neck = self.necks[level % len(self.necks)] if self.necks else None
+            yield neck, pair
+
+    def _call(
+        self,
+        module: nn.Module,
+        tensors: tuple,
+        supply: Mapping[str, Callable[[], object]],
+        seed: tuple,
+    ) -> Aligned | Tensor:
+        """A neck or a loss, with what it asks for and what is random."""
+        supplied = {name: supply[name]() for name in _wanted(module)}
+        drawn = self._draw(module, *tensors, seed)
+        return module(*tensors, **supplied, **drawn)
+
     @torch.compiler.disable
     def _draw(
-        self, neck: nn.Module, student: Tensor, teacher: Tensor, seed: tuple
+        self, module: nn.Module, student: Tensor, teacher: Tensor, seed: tuple
     ) -> dict[str, Tensor]:
-        """A neck's noise and timesteps, from a stream of this step's own."""
-        if not hasattr(neck, 'draw'):
+        """Noise, timesteps and masks, from a stream of this step's own."""
+        if not hasattr(module, 'draw'):
             return {}
-        generator = torch.Generator(student.device)
+        first = student if isinstance(student, Tensor) else student[0]
+        generator = torch.Generator(first.device)
         generator.manual_seed(derive_seed(self.name, *seed))
-        return neck.draw(student, teacher, generator)
+        return module.draw(student, teacher, generator)
 
     def trajectories(
         self,
@@ -566,17 +748,20 @@ class Distillation(BaseModule):
     def describe(self) -> list[str]:
         """What is compared, one line a level."""
         lines = []
+        student_text, teacher_text = (
+            ' + '.join(taps) for taps in (self.student_at, self.teacher_at)
+        )
         for level, (student, teacher) in enumerate(self.shapes):
             parts = [f'loss {type(self.losses[0]).__name__}']
             if self.necks:
                 neck = self.necks[level % len(self.necks)]
                 count = sum(p.numel() for p in neck.parameters())
                 parts.insert(0, f'{type(neck).__name__}, {count:,} parameters')
-            if student[2:] != teacher[2:]:
+            if student[2:] != teacher[2:] and not self._resizes:
                 parts.append("student's map resized")
             lines.append(
-                f'distill.{self.name}: student {self.student_at} '
-                f'{tuple(student[1:])} -> teacher {self.teacher_at} '
+                f'distill.{self.name}: student {student_text} '
+                f'{tuple(student[1:])} -> teacher {teacher_text} '
                 f'{tuple(teacher[1:])}; ' + '; '.join(parts)
             )
         return lines

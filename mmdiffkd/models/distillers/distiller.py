@@ -1,6 +1,6 @@
 """The distiller: a student that trains beside a frozen teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from mmdiffkd.utils.randomness import isolated_randomness
 
 from .distillation import Distillation, check_entry
 from .dry_run import dry_run, forward_to_taps
+from .supply import supply_from
 from .taps import Taps
 from .teacher import FrozenTeacher
 
@@ -48,8 +49,9 @@ class Distiller(BaseModel):
         teacher (dict): Arguments of :class:`FrozenTeacher`.
         distill (dict): The entries by name, each a dict of ``at`` (or
             ``student_at`` and ``teacher_at``), ``loss``, and optionally
-            ``neck``, ``weight``, ``schedule``, ``shared``; see
-            :class:`Distillation`. An entry of None is left out.
+            ``neck``, ``weight``, ``schedule``, ``shared``,
+            ``teacher_head``; see :class:`Distillation`. A list of taps gives
+            the levels in that order. An entry of None is left out.
         data_preprocessor (dict, optional): The student's, where a recipe
             keeps it at the top level of its config. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
@@ -130,8 +132,15 @@ class Distiller(BaseModel):
         size = self._input_size(input_size)
         self.teacher = FrozenTeacher(**teacher)
         self.teacher.match_input(self.student.data_preprocessor)
-        student_taps = dict.fromkeys(student for student, _ in at.values())
-        teacher_taps = dict.fromkeys(teacher for _, teacher in at.values())
+        student_taps = dict.fromkeys(
+            tap for student, _ in at.values() for tap in student
+        )
+        teacher_taps = dict.fromkeys(
+            tap
+            for name, (_, teacher) in at.items()
+            for tap in (*teacher, entries[name].get('teacher_head'))
+            if tap is not None
+        )
         self.student_taps = Taps(self.student, student_taps, 'student')
         student_shapes, self._heads = dry_run(
             self.student, self.student_taps, size, training=True
@@ -150,8 +159,8 @@ class Distiller(BaseModel):
                 name,
                 student_at,
                 teacher_at,
-                student_shapes[student_at],
-                teacher_shapes[teacher_at],
+                [s for tap in student_at for s in student_shapes[tap]],
+                [s for tap in teacher_at for s in teacher_shapes[tap]],
                 size,
                 **settings,
             )
@@ -230,25 +239,22 @@ class Distiller(BaseModel):
         """
         self._check_schedules()
         active = [d for d in self.distill.values() if d.active]
-        with self.student_taps.record([d.student_at for d in active]):
+        taps = dict.fromkeys(tap for d in active for tap in d.student_at)
+        with self.student_taps.record(taps):
             losses = dict(self.student(inputs, data_samples, mode='loss'))
-        students = {d.student_at: self._student_tensors(d) for d in active}
+        students = {d.name: self._student_tensors(d) for d in active}
         self.student_taps.clear()
-        teachers = {}
-        if active:
-            teachers = self.teacher(
-                inputs, list(dict.fromkeys(d.teacher_at for d in active))
-            )
+        teachers = self._teacher_tensors(inputs, active)
         seed = self._next_seed()
-        supply = {'gt_labels': lambda: _gt_labels(data_samples)}
+        supply = supply_from(inputs, data_samples)
         self.metrics = {}
         for name, distillation in self.distill.items():
             if distillation.active:
                 terms, metrics = distillation(
-                    students[distillation.student_at],
-                    teachers[distillation.teacher_at],
+                    students[name],
+                    _levels(teachers, distillation.teacher_at),
                     inputs.shape[-2:],
-                    supply,
+                    supply | self._head_of_teacher(distillation, teachers),
                     seed,
                 )
             else:
@@ -259,13 +265,38 @@ class Distiller(BaseModel):
                 self.metrics[f'{DISTILL_PREFIX}{name}.{key}'] = value
         return losses
 
+    def _teacher_tensors(
+        self, inputs: Tensor, distillations: list[Distillation]
+    ) -> dict[str, list[Tensor]]:
+        """What the teacher's taps of some entries yield, by tap."""
+        taps = dict.fromkeys(
+            tap
+            for d in distillations
+            for tap in (*d.teacher_at, d.teacher_head)
+            if tap is not None
+        )
+        return self.teacher(inputs, list(taps)) if taps else {}
+
+    def _head_of_teacher(
+        self, distillation: Distillation, teachers: dict[str, list[Tensor]]
+    ) -> dict[str, Callable[[], object]]:
+        path = distillation.teacher_head
+        return {
+            'teacher_head': lambda: self.teacher.network.get_submodule(path),
+            'teacher_logits': lambda: teachers[path][0],
+        }
+
     def _student_tensors(self, distillation: Distillation) -> list[Tensor]:
-        tensors = self.student_taps.read(distillation.student_at)
+        tensors = [
+            tensor
+            for tap in distillation.student_at
+            for tensor in self.student_taps.read(tap)
+        ]
         for tensor in tensors:
             if torch.is_grad_enabled() and not tensor.requires_grad:
                 raise ValueError(
                     f'`distill.{distillation.name}`: what '
-                    f'{distillation.student_at!r} returns has no gradient, '
+                    f'{distillation.student_at} returns has no gradient, '
                     'so that distillation would not train the student. Tap '
                     'a module behind the frozen stages; under activation '
                     'checkpointing (`with_cp=True`) tap a whole block, for '
@@ -305,6 +336,48 @@ class Distiller(BaseModel):
         for distillation in self.distill.values():
             distillation.set_progress(epoch, iteration)
 
+    def allocate(self, dataset_length: int, labels: Tensor | None) -> None:
+        """Tell the necks and losses that ask for it how long the data is.
+
+        Args:
+            dataset_length (int): Number of training samples.
+            labels (Tensor, optional): Their class indices
+                (dataset_length,), where the data set knows them.
+        """
+        with isolated_randomness():
+            for module in self.distill.modules():
+                if hasattr(module, 'allocate'):
+                    module.allocate(dataset_length, labels)
+
+    def prepare(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Show the teacher's tensors to the losses that ask for a pass.
+
+        Args:
+            batches (Callable): Gives the training set's inputs, batch by
+                batch, normalised, each time it is called.
+        """
+        for name, distillation in self.distill.items():
+            for level, loss in enumerate(distillation.losses):
+                if getattr(loss, 'prepared', True):
+                    continue
+                print_log(
+                    f'distill.{name}: one pass of the teacher over the '
+                    f'training data, for {type(loss).__name__}',
+                    'current',
+                )
+                loss.prepare(self._pass(distillation, level, batches()))
+
+    def _pass(
+        self,
+        distillation: Distillation,
+        level: int,
+        batches: Iterable[Tensor],
+    ) -> Iterator[Tensor]:
+        for inputs in batches:
+            tensors = self._teacher_tensors(inputs, [distillation])
+            tensor = _levels(tensors, distillation.teacher_at)[level]
+            yield distillation.align(tensor, tensor, inputs.shape[-2:])[1]
+
     def idle_parameters(self) -> list[nn.Parameter]:
         """Parameters of the entries whose weight is 0 now."""
         return [
@@ -342,16 +415,15 @@ class Distiller(BaseModel):
             with isolated_randomness(), self.student_taps.record():
                 forward_to_taps(self.student, inputs, self._heads)
             students = {
-                name: self.student_taps.read(d.student_at)
-                for name, d in shown.items()
+                tap: self.student_taps.read(tap)
+                for d in shown.values()
+                for tap in d.student_at
             }
-            teachers = self.teacher(
-                inputs, [d.teacher_at for d in shown.values()]
-            )
+            teachers = self._teacher_tensors(inputs, list(shown.values()))
             return {
                 name: d.trajectories(
-                    students[name],
-                    teachers[d.teacher_at],
+                    _levels(students, d.student_at),
+                    _levels(teachers, d.teacher_at),
                     inputs.shape[-2:],
                     seed,
                 )
@@ -375,15 +447,11 @@ class Distiller(BaseModel):
             return getattr(student, name)
 
 
-def _gt_labels(data_samples: list) -> Tensor:
-    """Class indices (B,)."""
-    if any('gt_score' in sample for sample in data_samples):
-        raise ValueError(
-            'a loss or neck asks for `gt_labels`, but the labels are mixed '
-            '(Mixup, CutMix) or soft. Remove `train_cfg.augments`, or use a '
-            'method that needs no labels.'
-        )
-    return torch.cat([sample.gt_label for sample in data_samples])
+def _levels(
+    tensors: Mapping[str, list[Tensor]], taps: Sequence[str]
+) -> list[Tensor]:
+    """The tensors of several taps in a row."""
+    return [tensor for tap in taps for tensor in tensors[tap]]
 
 
 def _renamed(mapping: dict, rename) -> None:

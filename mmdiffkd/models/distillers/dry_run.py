@@ -117,7 +117,7 @@ def dry_run(
         for _ in range(2):
             with taps.record():
                 run(heads)
-            missing = [p for p in taps.paths if not taps.fired(p)]
+            missing = taps.silent_paths
             if not missing or heads:
                 break
             # What did not fire in backbone and neck belongs to heads.

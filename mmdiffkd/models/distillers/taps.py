@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mmdiffkd.utils.naming import did_you_mean
 
 _PATTERN = re.compile(
-    r'(?P<path>[A-Za-z_]\w*(?:\.\w+)*)(?:\[(?P<index>.*)\])?'
+    r'(?P<path>[A-Za-z_]\w*(?:\.\w+)*)(?P<input>@input)?'
+    r'(?:\[(?P<index>.*)\])?'
 )
 _INTEGER = re.compile(r'[+-]?\d+')
 
@@ -26,6 +27,10 @@ class Tap:
     list of tensors that the module returned in one forward pass:
     ``backbone[-1]``, ``neck[0:4]``, ``head.fc``, ``backbone.layer4.1``.
 
+    With ``@input`` after the path it is the module's first argument that is
+    read, before the module can change it: ``backbone.layer4.1.relu@input[-1]``
+    is what the last activation of a residual block gets, its pre-activation.
+
     Args:
         text (str): The tap as written in a config.
 
@@ -39,10 +44,12 @@ class Tap:
             raise TapError(
                 f'{text!r} is not a tap. Write a module path with dotted '
                 'numbers for children and an optional index or slice: '
-                "'backbone[-1]', 'neck[0:4]', 'backbone.layer4.1', 'head.fc'."
+                "'backbone[-1]', 'neck[0:4]', 'backbone.layer4.1', 'head.fc'; "
+                "'...relu@input' reads what a module gets."
             )
         self.text = text
         self.path = match['path']
+        self.reads_input = match['input'] is not None
         self.index = self._parse_index(match['index'])
 
     def _parse_index(self, text: str | None) -> int | slice | None:
@@ -67,6 +74,11 @@ class Tap:
             f'the index in tap {self.text!r} is neither an integer nor a '
             "slice. Write for instance '[-1]' or '[0:4]'."
         )
+
+    @property
+    def point(self) -> str:
+        """Where the tensors are read, the tap without its index."""
+        return self.path + '@input' if self.reads_input else self.path
 
     def __repr__(self) -> str:
         return f'Tap({self.text!r})'
@@ -126,25 +138,42 @@ def _tensors_in(value: object) -> Iterator[Tensor]:
 
 
 class _Recorder:
-    """What one module returned since recording began.
+    """What one module returned, or got, since recording began.
 
     It is a forward hook that stays registered and is switched on and off:
     registering hooks inside a forward pass would break compiled graphs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module, reads_input: bool) -> None:
         self.on = False
         self.calls = 0
         self.bare = False
         self.tensors: list[Tensor] = []
         self.versions: list[int] = []
 
-    def __call__(self, module: nn.Module, args: tuple, output: object):
+        if reads_input:
+            module.register_forward_pre_hook(self._on_input, with_kwargs=True)
+        else:
+            module.register_forward_hook(self._on_output)
+
+    def _on_input(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not self.on:
             return
-        tensors = list(_tensors_in(output))
+        given = args[0] if args else next(iter(kwargs.values()), None)
+        if getattr(module, 'inplace', False) and isinstance(given, Tensor):
+            given = given.clone()
+        self._record(given)
+
+    def _on_output(
+        self, module: nn.Module, args: tuple, output: object
+    ) -> None:
+        if self.on:
+            self._record(output)
+
+    def _record(self, value: object) -> None:
+        tensors = list(_tensors_in(value))
         self.calls += 1
-        self.bare = isinstance(output, Tensor)
+        self.bare = isinstance(value, Tensor)
         self.tensors += tensors
         if not torch.compiler.is_compiling():
             self.versions += [t._version for t in tensors]
@@ -182,18 +211,19 @@ class Taps:
                     f'{tap.path!r} (tap {tap.text!r}). '
                     + did_you_mean(tap.path, filter(None, modules))
                 )
-            if tap.path not in self._recorders:
-                recorder = self._recorders[tap.path] = _Recorder()
-                modules[tap.path].register_forward_hook(recorder)
+            if tap.point not in self._recorders:
+                self._recorders[tap.point] = _Recorder(
+                    modules[tap.path], tap.reads_input
+                )
 
     @property
-    def paths(self) -> list[str]:
-        """The tapped module paths."""
-        return list(self._recorders)
-
-    def fired(self, path: str) -> bool:
-        """Whether the module ran since recording began."""
-        return self._recorders[path].calls > 0
+    def silent_paths(self) -> list[str]:
+        """Paths of the tapped modules that did not run while recording."""
+        return [
+            tap.path
+            for tap in self.taps.values()
+            if not self._recorders[tap.point].calls
+        ]
 
     @contextmanager
     def record(self, texts: Iterable[str] | None = None) -> Iterator[None]:
@@ -204,7 +234,7 @@ class Taps:
                 None, all of them.
         """
         chosen = self.taps if texts is None else texts
-        recorders = [self._recorders[self.taps[t].path] for t in chosen]
+        recorders = [self._recorders[self.taps[t].point] for t in chosen]
         self.clear()
         for recorder in recorders:
             recorder.on = True
@@ -234,8 +264,8 @@ class Taps:
                 times than at start-up, or a tensor was changed in place.
         """
         tap = self.taps[text]
-        recorder = self._recorders[tap.path]
-        expected = self._calls.get(tap.path, recorder.calls)
+        recorder = self._recorders[tap.point]
+        expected = self._calls.get(tap.point, recorder.calls)
         if recorder.calls == 0 and expected:
             raise TapError(
                 f'the {self.role} did not call {tap.path!r} in this step, as '
@@ -255,9 +285,10 @@ class Taps:
         for tensor, version in zip(recorder.tensors, recorder.versions):
             if tensor._version != version:
                 raise TapError(
-                    f'the output of {tap.path!r} in the {self.role} was '
-                    f'changed in place after tap {text!r} had read it (an '
-                    'in-place activation behind it, most likely). Tap the '
-                    'module that changes it, or switch its `inplace` off.'
+                    f'what tap {text!r} read in the {self.role} was changed '
+                    'in place afterwards (by an in-place activation, most '
+                    'likely). Tap the module that changes it, read what '
+                    "that module gets ('...relu@input'), or switch its "
+                    '`inplace` off.'
                 )
         return tap.select(recorder.tensors, is_list)

@@ -17,8 +17,8 @@ def entry(students=(MAP_S,), teachers=(MAP_T,), **changes):
     )
     return Distillation(
         'feature',
-        'backbone[-1]',
-        'backbone[-1]',
+        ['backbone[-1]'],
+        ['backbone[-1]'],
         list(students),
         list(teachers),
         (32, 32),
@@ -247,3 +247,112 @@ def test_neck_that_asks_for_more_is_not_judged_early():
         tensors, tensors, (32, 32), {'gt_labels': lambda: 1.0}, (1,)
     )
     assert losses['loss_kd'].item() == pytest.approx(1.0)
+
+
+class JointNeck(nn.Module):
+    """Adds a level: the last one, pooled."""
+
+    joint = True
+
+    def __init__(self, student_channels=None, teacher_channels=None):
+        super().__init__()
+        self.channels = student_channels, teacher_channels
+        self.projections = nn.ModuleList(
+            nn.Conv2d(s, t, 1)
+            for s, t in zip(student_channels, teacher_channels)
+        )
+
+    def forward(self, students, teachers):
+        self.sizes = [tuple(s.shape[2:]) for s in students]
+        students = [p(s) for p, s in zip(self.projections, students)]
+        students.append(students[-1].mean((2, 3)))
+        teachers = [*teachers, teachers[-1].mean((2, 3))]
+        students[0] = nn.functional.interpolate(
+            students[0], teachers[0].shape[2:]
+        )
+        metrics = dict(mean=students[-1].mean())
+        return Aligned(students, teachers, dict(loss_own=metrics['mean']),
+                       metrics)  # fmt: skip
+
+
+class ChannelsLoss(nn.Module):
+    """Remembers what it was built for and what was drawn for it."""
+
+    def __init__(self, student_channels=None, teacher_channels=None):
+        super().__init__()
+        self.channels = student_channels, teacher_channels
+
+    def draw(self, student, teacher, generator):
+        return dict(noise=torch.rand(3, generator=generator))
+
+    def forward(self, preds_S, preds_T, noise):
+        self.noise = noise
+        return (preds_S - preds_T).square().mean()
+
+
+def test_joint_neck_sees_all_levels_and_may_add_one():
+    small = torch.Size((2, 4, 4, 4))
+    made = entry(
+        students=[small, MAP_S],
+        teachers=[MAP_T, MAP_T],
+        neck=dict(type=JointNeck),
+    )
+    assert made.necks[0].channels == ([4, 4], [6, 6])
+    assert len(made.necks) == 1 and len(made.losses) == 3
+    losses, metrics = compare(made)
+    assert made.necks[0].sizes == [(4, 4), (8, 8)]
+    assert set(losses) == {'loss_kd', 'loss_own'}
+    torch.testing.assert_close(losses['loss_own'], metrics['mean'])
+
+
+def test_loss_is_built_for_what_the_neck_hands_on():
+    made = entry(
+        neck=dict(type='DiffKDNeck', latent_channels=3),
+        loss=dict(type=ChannelsLoss),
+    )
+    assert made.losses[0].channels == (3, 3)
+
+
+def test_loss_draws_from_its_own_stream():
+    made = entry(loss=dict(type=ChannelsLoss))
+    drawn = []
+    for step in (0, 0, 1):
+        compare(made, seed=(1, 0, step))
+        drawn.append(made.losses[0].noise)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+class ResizingNeck(nn.Module):
+    resizes = True
+
+    def __init__(self, student_size=None, teacher_size=None):
+        super().__init__()
+        self.sizes = student_size, teacher_size
+
+    def forward(self, student, teacher):
+        assert student.shape[2:] == self.sizes[0]
+        student = nn.functional.adaptive_avg_pool2d(student, self.sizes[1])
+        return Aligned(student, teacher, {}, {})
+
+
+def test_neck_that_resizes_gets_sizes_and_the_student_as_it_is():
+    made = entry(
+        students=[torch.Size((2, 6, 16, 16))],
+        teachers=[MAP_T],
+        neck=dict(type=ResizingNeck),
+    )
+    assert made.necks[0].sizes == ((16, 16), (8, 8))
+    compare(made)
+    assert 'resized' not in made.describe()[0]
+
+
+def test_loss_over_samples_needs_no_neck_for_other_channels():
+    class Gram(nn.Module):
+        any_channels = True
+
+        def forward(self, preds_S, preds_T):
+            return (preds_S.mean() - preds_T.mean()).square()
+
+    losses, _ = compare(entry(neck=None, loss=dict(type=Gram)))
+    assert losses['loss_kd'].requires_grad

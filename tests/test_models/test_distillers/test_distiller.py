@@ -8,8 +8,9 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict
 from mmpretrain.structures import DataSample
 from tiny_recipes import SIZE, feature_entry, logits_entry
+from torch import nn
 
-from mmdiffkd.models.distillers.distiller import _gt_labels
+from mmdiffkd.registry import MODELS
 
 
 def batch(model, count=4):
@@ -315,17 +316,116 @@ def test_schedule_without_progress_is_refused(build):
     assert model(**data, mode='loss')['distill.feature.loss_kd'] > 0
 
 
-def test_mixed_labels_are_refused_where_labels_are_asked_for():
-    sample = DataSample().set_gt_label(1)
-    assert _gt_labels([sample, sample]).tolist() == [1, 1]
-    sample.set_gt_score(torch.tensor([0.3, 0.7]))
-    with pytest.raises(ValueError, match='mixed'):
-        _gt_labels([sample])
-
-
 def test_callers_metadata_does_not_grow(distiller):
     state = distiller.state_dict()
     distiller.load_state_dict(state)
     count = len(state._metadata)
     distiller.load_state_dict(state)
     assert len(state._metadata) == count
+
+
+def test_list_of_taps_gives_the_levels_in_order(build):
+    taps = ['backbone.layer1', 'backbone.layer3', 'backbone.layer2']
+    model = build(
+        tiny_recipes.distiller(
+            distill=dict(
+                maps=dict(
+                    at=taps,
+                    neck=dict(type='ProjectionNeck'),
+                    loss=dict(type='MSELoss'),
+                )
+            )
+        )
+    )
+    shapes = [tuple(s[1:]) for s, _ in model.distill.maps.shapes]
+    assert shapes == [(4, 16, 16), (16, 4, 4), (8, 8, 8)]
+    model.init_weights()
+    model.train()(**batch(model), mode='loss')['distill.maps.loss_kd']
+
+
+def test_pre_activations_train_the_student_in_spite_of_inplace_relu(build):
+    tap = 'backbone.layer3.1.relu@input[-1]'
+    entry = dict(
+        at=tap,
+        neck=dict(type='ProjectionNeck'),
+        loss=dict(type='MSELoss'),
+    )
+    # mmpretrain's block calls one in-place ReLU twice.
+    student = tiny_recipes.classifier(zero_init_residual=False)
+    model = build(
+        tiny_recipes.distiller(student, distill=dict(preact=entry))
+    )
+    model.init_weights()
+    data = batch(model.train())
+    with model.student_taps.record():
+        model.student(**data, mode='loss')
+    (read,) = model.student_taps.read(tap)
+    assert (read < 0).any()
+    losses = model(**data, mode='loss')
+    losses['distill.preact.loss_kd'].backward()
+    assert model.student.backbone.layer3[1].conv2.weight.grad.abs().sum() > 0
+    assert model.student.head.fc.weight.grad is None
+
+
+@MODELS.register_module()
+class SpyLoss(nn.Module):
+    """Keeps what it is given by name."""
+
+    def __init__(self, supplied=None):
+        super().__init__()
+        if supplied is not None:
+            self.supplied = supplied
+
+    def forward(
+        self,
+        preds_S,
+        preds_T,
+        gt_labels=None,
+        teacher_head=None,
+        teacher_logits=None,
+    ):
+        self.seen = gt_labels, teacher_head, teacher_logits
+        return (preds_S - preds_T).square().mean()
+
+
+def spy(build, **changes):
+    entry = dict(at='head.fc', loss=dict(type='mmdiffkd.SpyLoss'))
+    model = build(
+        tiny_recipes.distiller(distill=dict(logits={**entry, **changes}))
+    )
+    model.init_weights()
+    return model.train()
+
+
+def test_loss_gets_the_teachers_head_and_logits(build):
+    model = spy(build, teacher_head='head.fc')
+    model(**batch(model), mode='loss')
+    labels, head, logits = model.distill.logits.losses[0].seen
+    assert labels.tolist() == [0, 1, 0, 1]
+    assert head is model.teacher.network.head.fc
+    (expected,) = model.teacher(batch(model)['inputs'], ['head.fc'])['head.fc']
+    assert logits.shape == expected.shape == (4, 2)
+    names = [name for name, _ in model.named_parameters()]
+    assert not any(name.startswith('distill.') for name in names)
+
+
+def test_loss_that_narrows_its_wishes_needs_no_teacher_head(build):
+    wishes = dict(type='mmdiffkd.SpyLoss', supplied=('gt_labels',))
+    model = spy(build, loss=wishes)
+    model(**batch(model), mode='loss')
+    labels, head, logits = model.distill.logits.losses[0].seen
+    assert labels is not None and head is None and logits is None
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(), 'no `teacher_head`, which its SpyLoss asks for.*head.fc'),
+        (dict(teacher_head=3), '`distill.logits.teacher_head` is 3'),
+        (dict(teacher_head='head.fx'), "no module 'head.fx'.*head.fc"),
+        (dict(at=[]), r'reads \[\] of the student'),
+    ],
+)
+def test_bad_teacher_head_and_taps_say_so(build, changes, message):
+    with pytest.raises(ValueError, match=message):
+        spy(build, **changes)

@@ -1,0 +1,75 @@
+"""What a batch's annotations offer to necks and losses, by name."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def supply_from(
+    inputs: Tensor, data_samples: list | None
+) -> dict[str, Callable[[], object]]:
+    """What can be supplied from a batch, each worked out when asked for.
+
+    Args:
+        inputs (Tensor): Normalised images (B, C, H, W).
+        data_samples (list, optional): Their annotations.
+
+    Returns:
+        dict[str, Callable]: ``gt_labels`` (B,), ``sample_idx`` (B,),
+        ``gt_bboxes`` (B tensors (n, 4), x1 y1 x2 y2 in pixels),
+        ``img_shape`` (B pairs, the images' height and width without
+        padding), ``batch_input_shape`` (height and width with padding).
+    """
+    return {
+        'gt_labels': lambda: _gt_labels(data_samples),
+        'sample_idx': lambda: _sample_idx(data_samples, inputs.device),
+        'gt_bboxes': lambda: _gt_bboxes(data_samples),
+        'img_shape': lambda: [
+            tuple(_meta(sample, 'img_shape')[:2]) for sample in data_samples
+        ],
+        'batch_input_shape': lambda: tuple(inputs.shape[-2:]),
+    }
+
+
+def _gt_labels(data_samples: list) -> Tensor:
+    if any('gt_score' in sample for sample in data_samples):
+        raise ValueError(
+            'a loss or neck asks for `gt_labels`, but the labels are mixed '
+            '(Mixup, CutMix) or soft. Remove `train_cfg.augments`, or use a '
+            'method that needs no labels.'
+        )
+    if not all('gt_label' in sample for sample in data_samples):
+        raise ValueError(
+            'a loss or neck asks for `gt_labels`, one class an image, which '
+            'only classification data has. Use another loss, or another '
+            'option of it.'
+        )
+    return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def _sample_idx(data_samples: list, device: torch.device) -> Tensor:
+    indices = [_meta(sample, 'sample_idx') for sample in data_samples]
+    # Without waiting: a copy to the device must not stop the step.
+    return torch.tensor(indices).to(device, non_blocking=True)
+
+
+def _gt_bboxes(data_samples: list) -> list[Tensor]:
+    if not all('gt_instances' in sample for sample in data_samples):
+        raise ValueError(
+            'a loss or neck asks for `gt_bboxes`, which only detection data '
+            'has. Use another loss.'
+        )
+    boxes = [sample.gt_instances.bboxes for sample in data_samples]
+    return [getattr(box, 'tensor', box) for box in boxes]
+
+
+def _meta(sample: object, key: str) -> object:
+    if key not in sample.metainfo:
+        raise ValueError(
+            f'a loss or neck asks for `{key}`, which the data does not '
+            f'carry. Add {key!r} to `meta_keys` of the last step of '
+            '`train_dataloader.dataset.pipeline` (PackInputs, '
+            'PackDetInputs, PackSegInputs).'
+        )
+    return sample.metainfo[key]

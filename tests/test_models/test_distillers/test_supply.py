@@ -1,0 +1,71 @@
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData
+from mmpretrain.structures import DataSample
+
+from mmdiffkd.models.distillers.supply import supply_from
+
+INPUTS = torch.zeros(2, 3, 32, 48)
+
+
+def ask(name, samples):
+    return supply_from(INPUTS, samples)[name]()
+
+
+def classified(**meta):
+    return [
+        DataSample(metainfo={k: v[i] for k, v in meta.items()}).set_gt_label(
+            i + 1
+        )
+        for i in range(2)
+    ]
+
+
+def detected():
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    instances = [
+        InstanceData(bboxes=HorizontalBoxes(boxes)),
+        InstanceData(bboxes=boxes[:0]),
+    ]
+    return [
+        DetDataSample(gt_instances=i, metainfo=dict(img_shape=(30, 40)))
+        for i in instances
+    ]
+
+
+def test_labels_and_indices():
+    samples = classified(sample_idx=[7, 3])
+    assert ask('gt_labels', samples).tolist() == [1, 2]
+    assert ask('sample_idx', samples).tolist() == [7, 3]
+    assert ask('sample_idx', samples).dtype == torch.long
+
+
+def test_boxes_of_either_kind_and_shapes():
+    boxes = ask('gt_bboxes', detected())
+    assert [tuple(b.shape) for b in boxes] == [(1, 4), (0, 4)]
+    assert all(type(b) is torch.Tensor for b in boxes)
+    assert ask('img_shape', detected()) == [(30, 40)] * 2
+    assert ask('batch_input_shape', detected()) == (32, 48)
+
+
+def test_mixed_labels_are_refused():
+    samples = classified()
+    samples[1].set_gt_score(torch.tensor([0.3, 0.7]))
+    with pytest.raises(ValueError, match='mixed.*train_cfg.augments'):
+        ask('gt_labels', samples)
+
+
+@pytest.mark.parametrize(
+    'name, samples, message',
+    [
+        ('gt_labels', detected(), 'only classification data has'),
+        ('gt_bboxes', classified(), 'only detection data has'),
+        ('sample_idx', classified(), "Add 'sample_idx' to `meta_keys`"),
+        ('img_shape', classified(), "Add 'img_shape' to `meta_keys`"),
+    ],
+)
+def test_what_data_lacks_is_named(name, samples, message):
+    with pytest.raises(ValueError, match=message):
+        ask(name, samples)
