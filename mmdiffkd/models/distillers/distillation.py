@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -113,6 +113,11 @@ def _wanted(module: nn.Module) -> tuple[str, ...]:
     names = getattr(module, 'supplied', SUPPLIED)
     arguments = _arguments(type(module))
     return tuple(name for name in names if name in arguments)
+
+
+def _supplied(module: nn.Module, supply: Mapping) -> dict:
+    """What a neck or a loss asks for, by name."""
+    return {name: supply[name]() for name in _wanted(module)}
 
 
 def _taps(name: str, role: str, at: object) -> tuple[str, ...]:
@@ -348,6 +353,10 @@ class Distillation(BaseModule):
                 f'channels (student, teacher): {channels}. Leave it out.'
             )
         self.necks = self._build_necks(neck, shared)
+        first = self.necks[0] if len(self.necks) else None
+        # One neck sees all levels at once; it gets maps in their own size.
+        self._joint = getattr(first, 'joint', False)
+        self._resizes = self._joint or getattr(first, 'resizes', False)
         self._check_channels(channels, self._class('loss', loss))
         compared = self._aligned_shapes(2)
         if shared:
@@ -363,18 +372,6 @@ class Distillation(BaseModule):
         return tuple(
             ' + '.join(repr(tap) for tap in taps)
             for taps in (self.student_at, self.teacher_at)
-        )
-
-    @property
-    def _joint(self) -> bool:
-        """Whether one neck sees all levels at once."""
-        return bool(self.necks) and getattr(self.necks[0], 'joint', False)
-
-    @property
-    def _resizes(self) -> bool:
-        """Whether student's maps reach the necks in their own size."""
-        return self._joint or (
-            bool(self.necks) and getattr(self.necks[0], 'resizes', False)
         )
 
     def _build_necks(self, config: dict | None, shared: bool) -> nn.ModuleList:
@@ -645,27 +642,31 @@ class Distillation(BaseModule):
         metrics: dict[str, Tensor] = {}
         scale = self.weight * self.factor
 
-        def add(terms: Iterable[tuple[str, Tensor]]) -> None:
-            for key, value in terms:
-                losses[key] = losses.get(key, 0) + value * scale
+        def add(key: str, value: Tensor) -> None:
+            losses[key] = losses.get(key, 0) + value * scale
 
+        calls = self._calls(students, teachers, image)
+        drawn = self._draw_for_necks(calls, seed)
         level = 0
-        calls = 1 if self._joint else len(students)
-        for neck, tensors in self._calls(students, teachers, image):
+        for (neck, tensors), random in zip(calls, drawn):
             aligned = Aligned(*tensors, {}, {})
             if neck is not None:
-                aligned = self._call(neck, tensors, supply, (*seed, level))
+                aligned = neck(*tensors, **_supplied(neck, supply), **random)
             pairs = [(aligned.student, aligned.teacher)]
             if self._joint:
                 pairs = list(zip(aligned.student, aligned.teacher))
             for pair in pairs:
                 loss = self.losses[level % len(self.losses)]
-                stream = (*seed, level, 'loss')
-                add([('loss_kd', self._call(loss, pair, supply, stream))])
+                random = {}
+                if hasattr(loss, 'draw'):
+                    random = self._draw(loss, pair, (*seed, level, 'loss'))
+                distance = loss(*pair, **_supplied(loss, supply), **random)
+                add('loss_kd', distance)
                 level += 1
-            add(aligned.losses.items())
+            for key, value in aligned.losses.items():
+                add(key, value)
             for key, value in aligned.metrics.items():
-                share = value.detach() / calls
+                share = value.detach() / len(calls)
                 metrics[key] = metrics.get(key, 0) + share
         return losses, metrics
 
@@ -674,41 +675,43 @@ class Distillation(BaseModule):
         students: list[Tensor],
         teachers: list[Tensor],
         image: Sequence[int],
-    ) -> Iterator[tuple[nn.Module | None, tuple]]:
+    ) -> list[tuple[nn.Module | None, tuple]]:
         """Each neck with what it is called on; None for no neck."""
         pairs = [
-            self.align(*tensors, image) for tensors in zip(students, teachers)
+            self.align(student, teacher, image)
+            for student, teacher in zip(students, teachers)
         ]
         if self._joint:
-            yield self.necks[0], tuple(map(list, zip(*pairs)))
-            return
-        for level, pair in enumerate(pairs):
-            neck = self.necks[level % len(self.necks)] if self.necks else None
-            yield neck, pair
+            lists = [s for s, _ in pairs], [t for _, t in pairs]
+            return [(self.necks[0], lists)]
+        if len(self.necks) == 0:
+            return [(None, pair) for pair in pairs]
+        return [
+            (self.necks[level % len(self.necks)], pair)
+            for level, pair in enumerate(pairs)
+        ]
 
-    def _call(
-        self,
-        module: nn.Module,
-        tensors: tuple,
-        supply: Mapping[str, Callable[[], object]],
-        seed: tuple,
-    ) -> Aligned | Tensor:
-        """A neck or a loss, with what it asks for and what is random."""
-        supplied = {name: supply[name]() for name in _wanted(module)}
-        drawn = self._draw(module, *tensors, seed)
-        return module(*tensors, **supplied, **drawn)
+    @torch.compiler.disable
+    def _draw_for_necks(
+        self, calls: list[tuple[nn.Module | None, tuple]], seed: tuple
+    ) -> list[dict[str, Tensor]]:
+        """What is random in the necks, all at once: one break of a graph."""
+        return [
+            self._draw(neck, tensors, (*seed, level))
+            if hasattr(neck, 'draw')
+            else {}
+            for level, (neck, tensors) in enumerate(calls)
+        ]
 
     @torch.compiler.disable
     def _draw(
-        self, module: nn.Module, student: Tensor, teacher: Tensor, seed: tuple
+        self, module: nn.Module, tensors: tuple, seed: tuple
     ) -> dict[str, Tensor]:
         """Noise, timesteps and masks, from a stream of this step's own."""
-        if not hasattr(module, 'draw'):
-            return {}
-        first = student if isinstance(student, Tensor) else student[0]
+        first = tensors[0] if isinstance(tensors[0], Tensor) else tensors[0][0]
         generator = torch.Generator(first.device)
         generator.manual_seed(derive_seed(self.name, *seed))
-        return module.draw(student, teacher, generator)
+        return module.draw(*tensors, generator)
 
     def trajectories(
         self,
@@ -732,7 +735,7 @@ class Distillation(BaseModule):
         for level, tensors in enumerate(zip(students, teachers)):
             student, teacher = self.align(*tensors, image)
             neck = self.necks[level % len(self.necks)]
-            drawn = self._draw(neck, student, teacher, (*seed, level))
+            drawn = self._draw(neck, (student, teacher), (*seed, level))
             shown.append(neck.trajectory(student, teacher, drawn['noise']))
         return shown
 

@@ -238,6 +238,7 @@ class Distiller(BaseModel):
             dict: Losses by name.
         """
         self._check_schedules()
+        seed = self._next_seed()
         active = [d for d in self.distill.values() if d.active]
         taps = dict.fromkeys(tap for d in active for tap in d.student_at)
         with self.student_taps.record(taps):
@@ -245,7 +246,6 @@ class Distiller(BaseModel):
         students = {d.name: self._student_tensors(d) for d in active}
         self.student_taps.clear()
         teachers = self._teacher_tensors(inputs, active)
-        seed = self._next_seed()
         supply = supply_from(inputs, data_samples)
         self.metrics = {}
         for name, distillation in self.distill.items():
