@@ -4,7 +4,6 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -262,15 +261,9 @@ def _allocate(runner: Runner) -> None:
 
 def _prepare(runner: Runner) -> None:
     distiller = _distiller(runner)
-    losses = [
-        loss
-        for distillation in distiller.distill.values()
-        for loss in distillation.losses
-        if not getattr(loss, 'prepared', True)
-    ]
-    if not losses:
+    if all(getattr(m, 'prepared', True) for m in distiller.distill.modules()):
         return
-    # Every process passes over its share; what they find is averaged.
+    # Every process passes over its share; a loss gathers what it needs.
     loader = runner.cfg.train_dataloader.copy()
     loader.pop('batch_sampler', None)
     loader.sampler = dict(type='DefaultSampler', shuffle=False)
@@ -282,10 +275,6 @@ def _prepare(runner: Runner) -> None:
                 for batch in batches
             )
         )
-    for loss in losses:
-        for buffer in loss.buffers():
-            if buffer.is_floating_point():
-                all_reduce(buffer, 'mean')
 
 
 def _validation_loader(runner: Runner) -> DataLoader:
