@@ -297,8 +297,7 @@ def _check_small_batches(runner: Runner) -> None:
     if size > 1 and not lone:
         return
     try:
-        for distillation in _distiller(runner).distill.values():
-            distillation.check_batch(1)
+        _distiller(runner).check_batch(1)
     except ValueError as error:
         where = (
             '`train_dataloader.batch_size` is 1'

@@ -278,12 +278,17 @@ class Distillation(BaseModule):
             a neck or a loss asks for by the arguments ``teacher_head`` (the
             module) or ``teacher_logits`` (what it returned). Defaults to
             None.
+        stand_ins (Mapping, optional): What is supplied on meta tensors, for
+            a batch of 2, see :func:`~.supply.stand_ins`. Defaults to None.
 
     A neck's or a loss's class can say, by attributes, how it is treated:
 
     - ``joint = True`` (a neck): it sees all levels at once, as lists, and
       is built with lists of channels.
     - ``resizes = True`` (a neck): it gets the student's map in its own size.
+    - ``to_classes = True`` (a neck): it hands on logits, whatever it takes.
+    - ``feature = 'map'`` or ``'vector'`` (a loss): what it compares, if not
+      both.
     - ``over_classes = True`` (a loss): student and teacher need the same
       number of classes.
     - ``any_channels = True`` (a loss): they need no equal channels.
@@ -308,6 +313,7 @@ class Distillation(BaseModule):
         schedule: dict | None = None,
         shared: bool = False,
         teacher_head: str | None = None,
+        stand_ins: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(weight, (int, float)) or not weight >= 0:
@@ -358,7 +364,8 @@ class Distillation(BaseModule):
         self._joint = getattr(first, 'joint', False)
         self._resizes = self._joint or getattr(first, 'resizes', False)
         self._check_channels(channels, self._class('loss', loss))
-        compared = self._aligned_shapes(2)
+        compared = self._aligned_shapes(2, stand_ins or {})
+        self._check_ranks(compared, self._class('loss', loss))
         if shared:
             compared = compared[:1]
         self.losses = nn.ModuleList(
@@ -482,7 +489,8 @@ class Distillation(BaseModule):
         for student, teacher in channels:
             if student == teacher:
                 continue
-            if getattr(loss, 'over_classes', False):
+            handed_on = [getattr(n, 'to_classes', False) for n in self.necks]
+            if getattr(loss, 'over_classes', False) and not any(handed_on):
                 raise ValueError(
                     f'`distill.{self.name}`: '
                     f'{loss.__name__} compares '
@@ -500,6 +508,23 @@ class Distillation(BaseModule):
                     "neck=dict(type='ProjectionNeck')."
                 )
 
+    def _check_ranks(
+        self, compared: list[tuple[torch.Size, torch.Size]], loss: type
+    ) -> None:
+        feature = getattr(loss, 'feature', None)
+        cures = {
+            'map': (4, 'maps (B, C, H, W)', 'Tap a stage before pooling.'),
+            'vector': (2, 'vectors (B, C)', 'Tap what is pooled, or logits.'),
+        }
+        rank, words, cure = cures.get(feature, (None, '', ''))
+        for _, shape in compared:
+            if rank not in (None, len(shape)):
+                raise ValueError(
+                    f'`distill.{self.name}.loss`: {loss.__name__} compares '
+                    f'{words}, but gets a tensor of shape {tuple(shape)}. '
+                    + cure
+                )
+
     def _check_supplied(self) -> None:
         if self.teacher_head is not None:
             return
@@ -513,25 +538,28 @@ class Distillation(BaseModule):
                         "teacher_head='head.fc'."
                     )
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(
+        self, batch_size: int, stand_ins: Mapping[str, Callable[[], object]]
+    ) -> None:
         """See that the necks take a batch of this size, without arithmetic.
 
         Args:
             batch_size (int): The number of images.
+            stand_ins (Mapping): What is supplied on meta tensors.
 
         Raises:
             ValueError: If a neck does not take the entry's tensors.
         """
-        self._aligned_shapes(batch_size)
+        self._aligned_shapes(batch_size, stand_ins)
 
     def _aligned_shapes(
-        self, batch_size: int
+        self, batch_size: int, supply: Mapping[str, Callable[[], object]]
     ) -> list[tuple[torch.Size, torch.Size]]:
         """What the losses get, found by running the necks on meta tensors.
 
-        A neck that cannot run so (it asks for a teacher's head, or for
-        values) is not judged: it is taken to give what it takes, with the
-        teacher's channels on both sides.
+        A neck that cannot run so, because it asks for values, is not judged:
+        it is taken to give what it takes, with the teacher's channels on both
+        sides.
         """
         inputs = []
         for student, teacher in self.shapes:
@@ -555,7 +583,8 @@ class Distillation(BaseModule):
             ]
         shapes = []
         for neck, (student, teacher) in calls:
-            aligned = self._try_neck(neck, student, teacher)
+            wanted = {n: supply[n]() for n in _wanted(neck) if n in supply}
+            aligned = self._try_neck(neck, student, teacher, wanted)
             if aligned is not None:
                 student, teacher = aligned.student, aligned.teacher
             else:
@@ -566,7 +595,11 @@ class Distillation(BaseModule):
         return shapes
 
     def _try_neck(
-        self, neck: nn.Module, student: object, teacher: object
+        self,
+        neck: nn.Module,
+        student: object,
+        teacher: object,
+        supplied: dict[str, object],
     ) -> Aligned | None:
         if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
             # The batch counts over all processes, and wants a GPU.
@@ -579,17 +612,20 @@ class Distillation(BaseModule):
         try:
             with torch.no_grad():
                 return functional_call(
-                    neck, meta, (student, teacher), tie_weights=False
+                    neck,
+                    meta,
+                    (student, teacher),
+                    supplied,
+                    tie_weights=False,
                 )
         except ValueError as error:
             raise ValueError(f'`distill.{self.name}.neck`: {error}') from error
         except Exception as error:
-            if not _wanted(neck):
-                print_log(
-                    f'distill.{self.name}.neck was not tried before '
-                    f'training: {error}',
-                    'current',
-                )
+            print_log(
+                f'distill.{self.name}.neck was not tried before training: '
+                f'{error}',
+                'current',
+            )
             return None
 
     @property

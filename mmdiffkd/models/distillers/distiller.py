@@ -16,7 +16,7 @@ from mmdiffkd.utils.randomness import isolated_randomness
 
 from .distillation import Distillation, check_entry
 from .dry_run import dry_run, forward_to_taps
-from .supply import supply_from
+from .supply import stand_ins, supply_from
 from .taps import Taps
 from .teacher import FrozenTeacher
 
@@ -146,6 +146,7 @@ class Distiller(BaseModel):
             self.student, self.student_taps, size, training=True
         )
         teacher_shapes = self.teacher.attach(list(teacher_taps), size)
+        self._logits_shapes = {t: s[0] for t, s in teacher_shapes.items()}
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, entry in entries.items():
@@ -163,6 +164,7 @@ class Distiller(BaseModel):
                 [s for tap in teacher_at for s in teacher_shapes[tap]],
                 size,
                 **settings,
+                stand_ins=self._stand_ins(entry.get('teacher_head'), 2),
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
@@ -335,6 +337,25 @@ class Distiller(BaseModel):
         self._progress_is_known = True
         for distillation in self.distill.values():
             distillation.set_progress(epoch, iteration)
+
+    def _stand_ins(self, head: str | None, batch_size: int) -> dict:
+        if head is None:
+            return stand_ins(batch_size, None, None)
+        module = self.teacher.network.get_submodule(head)
+        return stand_ins(batch_size, module, self._logits_shapes[head])
+
+    def check_batch(self, batch_size: int) -> None:
+        """See that the necks take a batch of this size, without arithmetic.
+
+        Args:
+            batch_size (int): The number of images.
+
+        Raises:
+            ValueError: If a neck does not take its tensors.
+        """
+        for distillation in self.distill.values():
+            supply = self._stand_ins(distillation.teacher_head, batch_size)
+            distillation.check_batch(batch_size, supply)
 
     def allocate(self, dataset_length: int, labels: Tensor | None) -> None:
         """Tell the necks and losses that ask for it how long the data is.

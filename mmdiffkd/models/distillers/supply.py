@@ -1,9 +1,10 @@
 """What a batch's annotations offer to necks and losses, by name."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def supply_from(
@@ -30,6 +31,30 @@ def supply_from(
         ],
         'batch_input_shape': lambda: tuple(inputs.shape[-2:]),
     }
+
+
+def stand_ins(
+    batch_size: int, head: nn.Module | None, logits: torch.Size | None
+) -> dict[str, Callable[[], object]]:
+    """What can be supplied to a neck that runs on meta tensors.
+
+    Args:
+        batch_size (int): B.
+        head (nn.Module, optional): The teacher's head.
+        logits (torch.Size, optional): The shape of what it returns.
+    """
+
+    def integers() -> Tensor:
+        return torch.zeros(batch_size, dtype=torch.long, device='meta')
+
+    supply = {'gt_labels': integers, 'sample_idx': integers}
+    if head is not None:
+        on_meta = deepcopy(head).to('meta')
+        supply['teacher_head'] = lambda: on_meta
+        supply['teacher_logits'] = lambda: torch.zeros(
+            batch_size, *logits[1:], device='meta'
+        )
+    return supply
 
 
 def _gt_labels(data_samples: list) -> Tensor:

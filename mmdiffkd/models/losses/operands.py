@@ -1,15 +1,19 @@
-"""What every loss does with its two tensors before it compares them."""
+"""What losses do with their two tensors before they compare them."""
 
 import torch
 from torch import Tensor
 
 
-def comparable(preds_S: Tensor, preds_T: Tensor) -> tuple[Tensor, Tensor]:
+def comparable(
+    preds_S: Tensor, preds_T: Tensor, any_channels: bool = False
+) -> tuple[Tensor, Tensor]:
     """Check that two tensors have one shape and bring them to one precision.
 
     Args:
         preds_S (Tensor): The student's.
         preds_T (Tensor): The teacher's.
+        any_channels (bool): Whether the channels, axis 1, may differ.
+            Defaults to False.
 
     Returns:
         tuple[Tensor, Tensor]: Both in float32, or in float64 if either is,
@@ -18,13 +22,88 @@ def comparable(preds_S: Tensor, preds_T: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If the shapes differ; PyTorch might broadcast them.
     """
-    if preds_S.shape != preds_T.shape:
+    shapes = preds_S.shape, preds_T.shape
+    if any_channels:
+        shapes = tuple(shape[:1] + shape[2:] for shape in shapes)
+    if shapes[0] != shapes[1]:
         raise ValueError(
             f'preds_S of shape {tuple(preds_S.shape)} and preds_T of shape '
-            f'{tuple(preds_T.shape)} cannot be compared: put a neck that '
-            'brings the student to the channels of the teacher before the '
-            'loss'
+            f'{tuple(preds_T.shape)} cannot be compared: '
+            + (
+                'they may differ in channels, axis 1, alone'
+                if any_channels
+                else 'put a neck that brings the student to the channels of '
+                'the teacher before the loss'
+            )
         )
     dtype = torch.promote_types(preds_S.dtype, preds_T.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return preds_S.to(dtype), preds_T.to(dtype)
+
+
+def check_maps(loss: object, preds: Tensor) -> None:
+    """Refuse what is not a map.
+
+    Raises:
+        ValueError: Names the loss, the shape and the cure.
+    """
+    if preds.dim() != 4:
+        raise ValueError(
+            f'{type(loss).__name__} compares maps (B, C, H, W), not tensors '
+            f'of shape {tuple(preds.shape)}: tap a stage before it is pooled'
+        )
+
+
+def divided(x: Tensor, size: Tensor, eps: float = 0.0) -> Tensor:
+    """``x / (size + eps)``, or x itself where there is no size to divide by.
+
+    Bounding the size by a tiny number instead would give gradients as large
+    as its inverse, which half precision cannot hold.
+
+    Args:
+        x (Tensor): What to divide.
+        size (Tensor): Its size, 0 or more, such that it broadcasts. No size
+            is eps or less, and in any case 1e-12 or less.
+        eps (float): Added to the size. Defaults to 0.
+    """
+    return x / torch.where(size > max(eps, 1e-12), size + eps, 1)
+
+
+def unit(x: Tensor, dim: int = 1, eps: float = 0.0) -> Tensor:
+    """Scale vectors to length 1; those without a length stay as they are.
+
+    Args:
+        x (Tensor): The vectors.
+        dim (int): The axis along which they lie. Defaults to 1.
+        eps (float): See :func:`divided`. Defaults to 0.
+    """
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return divided(x, length, eps)
+
+
+def inner_products(x: Tensor) -> Tensor:
+    """Of all pairs of rows: (..., N, D) to (..., N, N).
+
+    In the precision of x; autocast would multiply in half precision.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ x.mT
+
+
+def check_channels(tensor: Tensor, **channels: int) -> None:
+    """Refuse a tensor that has other channels than the loss was built for.
+
+    Args:
+        tensor (Tensor): Of shape (B, C, ...).
+        **channels (int): The expected C, by its argument's name.
+
+    Raises:
+        ValueError: Names the argument and the cure.
+    """
+    for name, expected in channels.items():
+        if tensor.shape[1] != expected:
+            raise ValueError(
+                f'{name}={expected}, but the tensor of shape '
+                f'{tuple(tensor.shape)} has {tensor.shape[1]} channels: set '
+                f'{name}={tensor.shape[1]}, or leave it to the distiller'
+            )

@@ -4,6 +4,7 @@ from torch import nn
 
 from mmdiffkd.models.distillers import Distillation, Schedule
 from mmdiffkd.models.distillers.distillation import check_entry, tokens_to_map
+from mmdiffkd.models.distillers.supply import stand_ins
 from mmdiffkd.models.necks import Aligned
 from mmdiffkd.registry import MODELS
 
@@ -231,8 +232,8 @@ def test_batch_of_one_is_found_without_a_step():
         [VECTOR], [VECTOR], neck=dict(type='DiffKDNeck', feature='vector')
     )
     with pytest.raises(ValueError, match='distill.feature.neck'):
-        vectors.check_batch(1)
-    entry(neck=dict(type='DiffKDNeck')).check_batch(1)
+        vectors.check_batch(1, {})
+    entry(neck=dict(type='DiffKDNeck')).check_batch(1, {})
 
 
 def test_neck_that_asks_for_more_is_not_judged_early():
@@ -311,6 +312,32 @@ def test_loss_is_built_for_what_the_neck_hands_on():
         loss=dict(type=ChannelsLoss),
     )
     assert made.losses[0].channels == (3, 3)
+
+
+@pytest.mark.parametrize(
+    'loss, shape, message',
+    [
+        ('ATLoss', VECTOR, r'loss.*ATLoss compares maps.*\(2, 5\).*Tap a'),
+        ('DKDLoss', MAP_S, 'DKDLoss compares vectors.*Tap what is pooled'),
+    ],
+)
+def test_loss_refuses_what_it_cannot_compare(loss, shape, message):
+    with pytest.raises(ValueError, match=message):
+        entry([shape], [shape], neck=None, loss=dict(type=loss))
+
+
+def test_neck_is_tried_with_stand_ins():
+    settings = dict(
+        neck=dict(type='DiffKDClassifierNeck'),
+        loss=dict(type=ChannelsLoss),
+        teacher_head='head.fc',
+    )
+    fitting = stand_ins(2, nn.Linear(6, 5), torch.Size((2, 5)))
+    made = entry(**settings, stand_ins=fitting)
+    assert made.losses[0].channels == (5, 5)
+    assert not any(isinstance(m, nn.Linear) for m in made.losses.modules())
+    over_classes = dict(settings, loss=dict(type='KLDivergence'))
+    entry(**over_classes, stand_ins=fitting)
 
 
 def test_loss_draws_from_its_own_stream():
