@@ -2,6 +2,24 @@
 
 from .aligned import Aligned
 from .diffkd import DiffKDNeck
+from .diffkd_classifier import DiffKDClassifierNeck
+from .dskd import DSKDNeck
+from .fitnet import FitNetNeck
+from .mgd import MGDNeck
 from .projection import ProjectionNeck
+from .projector_ensemble import ProjectorEnsembleNeck
+from .reviewkd import ReviewKDNeck
+from .vid import VIDNeck
 
-__all__ = ['Aligned', 'DiffKDNeck', 'ProjectionNeck']
+__all__ = [
+    'Aligned',
+    'DSKDNeck',
+    'DiffKDClassifierNeck',
+    'DiffKDNeck',
+    'FitNetNeck',
+    'MGDNeck',
+    'ProjectionNeck',
+    'ProjectorEnsembleNeck',
+    'ReviewKDNeck',
+    'VIDNeck',
+]

@@ -52,6 +52,33 @@ def check_feature(
             f'The {side} tensor has the shape {shape}, but feature='
             f'{feature!r} takes {_SHAPES[feature]}: set feature={found!r}'
         )
+    _check_width(side, tensor, channels)
+
+
+def check_map(side: str, tensor: Tensor, channels: int) -> None:
+    """Refuse what is no map with the channels that were announced.
+
+    For necks without an argument ``feature``.
+
+    Args:
+        side (str): 'student' or 'teacher'.
+        tensor (Tensor): The tensor.
+        channels (int): The channels it should have.
+
+    Raises:
+        ValueError: If rank or channels differ.
+    """
+    if tensor.dim() != 4:
+        raise ValueError(
+            f'The {side} tensor has the shape {tuple(tensor.shape)}, but '
+            f'this neck takes maps {_SHAPES["map"]}: tap a module that '
+            'returns maps, or use another neck, ProjectionNeck say'
+        )
+    _check_width(side, tensor, channels)
+
+
+def _check_width(side: str, tensor: Tensor, channels: int) -> None:
+    shape = tuple(tensor.shape)
     if shape[1] != channels:
         raise ValueError(
             f'The {side} tensor of shape {shape} has {shape[1]} channels, '

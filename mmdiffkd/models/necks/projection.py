@@ -17,7 +17,9 @@ class ProjectionNeck(BaseModule):
 
     One 1x1 convolution for maps, one linear layer for vectors, trained by
     the distance that follows. With :class:`MSELoss` this is the plainest
-    form of FitNet.
+    form of FitNet; on logits (``feature='vector'``, no activation) it is the
+    logit projector of Chen et al., "Understanding the Effects of Projectors
+    in Knowledge Distillation" (2023).
 
     Args:
         student_channels (int, optional): Channels of the student's tensor.

@@ -5,6 +5,7 @@ from mmdiffkd.models.necks.checks import (
     check_batch_statistics,
     check_channels,
     check_feature,
+    check_map,
 )
 
 
@@ -40,6 +41,14 @@ def test_feature(shape, feature, message):
 def test_feature_as_announced():
     check_feature('student', torch.ones(2, 4), 4, 'vector')
     check_feature('teacher', torch.ones(2, 4, 1, 9), 4, 'map')
+
+
+def test_map():
+    check_map('student', torch.ones(2, 4, 1, 9), 4)
+    with pytest.raises(ValueError, match=r'teacher.*\(2, 4\).*maps'):
+        check_map('teacher', torch.ones(2, 4), 4)
+    with pytest.raises(ValueError, match='set student_channels=5'):
+        check_map('student', torch.ones(2, 5, 3, 3), 4)
 
 
 @pytest.mark.parametrize('shape', [(1, 4), (1, 4, 1, 1)])
