@@ -40,3 +40,34 @@ variants |= {
     )
     for weight in (1.0, 2.0, 5.0, 10.0)
 }
+
+#: Config, and the entries whose weights are multiplied together. The weights
+#: in the configs are the published ones, or these scaled to small maps.
+METHODS = {
+    'DKD': ('dkd/dkd_logits', ['logits']),
+    'DIST': ('dist/dist_logits', ['logits']),
+    'FitNet': ('fitnet/fitnet_stage2', ['hint']),
+    'AT': ('at/at_stages', ['stages']),
+    'SP': ('sp/sp_backbone', ['feature']),
+    'VID': ('vid/vid_stages', ['stages']),
+    'RKD': ('rkd/rkd_pooled', ['distance', 'angle']),
+    'PKT': ('pkt/pkt_pooled', ['pooled']),
+    'CRD': ('crd/crd_pooled', ['pooled']),
+    'LSH': ('lsh/lsh_pooled', ['pooled']),
+    'CWD': ('cwd/cwd_backbone', ['feature']),
+    'PKD': ('pkd/pkd_backbone', ['feature']),
+    'MGD': ('mgd/mgd_backbone', ['feature']),
+    'ReviewKD': ('reviewkd/reviewkd_stages', ['stages']),
+    'PEFD': ('pefd/pefd_pooled', ['pooled']),
+    'logit projector': ('pefd/logit-projector_logits', ['logits']),
+    'DDKD, DKD': ('ddkd/ddkd_backbone-logits', ['logits']),
+    'DSKD (reconstruction)': ('dskd/dskd_backbone', ['feature']),
+}
+variants |= {
+    f'{method}, weights x {factor}': (
+        f'configs/{config}_{PAIR}.py',
+        {f'model.distill.{entry}.weight': factor for entry in entries},
+    )
+    for method, (config, entries) in METHODS.items()
+    for factor in (0.1, 0.3, 1.0, 3.0)
+}
