@@ -1,15 +1,20 @@
+import copy
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from generated_data import write_class_folders
+from generated_data import write_cifar100, write_class_folders
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import CIFAR100
+from published_networks import spread
 
 from mmdiffkd.utils.config import find_config
+from mmdiffkd.utils.data_root import check_data_root
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -31,16 +36,56 @@ def named(*names):
     return [ROOT / 'configs' / f'{name}.py' for name in names]
 
 
+@cache
+def read(path):
+    """A config, not to be changed."""
+    return Config.fromfile(path)
+
+
+def method(path):
+    return path.stem.partition('_')[0]
+
+
+def pair(path):
+    """``teacher_student`` of a distillation's config."""
+    return '_'.join(path.stem.split('_')[2:4])
+
+
+DISTILLATIONS = [p for p in CONFIGS if p.parent.name != 'baseline']
+ON_CIFAR = [p for p in DISTILLATIONS if p.stem.endswith('_cifar100')]
+PAIRS = sorted({pair(p) for p in ON_CIFAR})
+
+
+def one_of_each_method():
+    """On CIFAR-100, each with another pair; where it is not, as it comes."""
+    on_cifar = {method(p) for p in ON_CIFAR}
+    for i, name in enumerate(sorted(on_cifar)):
+        wanted = name, PAIRS[i % len(PAIRS)]
+        yield from (p for p in ON_CIFAR if (method(p), pair(p)) == wanted)
+    for name in sorted({method(p) for p in DISTILLATIONS} - on_cifar):
+        yield next(p for p in DISTILLATIONS if method(p) == name)
+
+
+SAMPLE = list(one_of_each_method())
+
+METAFILES = [ROOT / name for name in load(ROOT / 'model-index.yml')['Import']]
+LISTED = {
+    ROOT / model['Config']: model['Metadata']
+    for metafile in METAFILES
+    for model in load(metafile)['Models']
+}
+
+
 @pytest.fixture(autouse=True)
 def repository_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@each(CONFIGS)
-def test_model_is_built_without_a_teacher_file(path, monkeypatch):
+def check_build(path, monkeypatch):
+    """Builds the model, reading no file of weights."""
     monkeypatch.setattr(torch, 'load', None)
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', None)
-    cfg = Config.fromfile(path)
+    cfg = copy.deepcopy(read(path))
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
@@ -48,11 +93,25 @@ def test_model_is_built_without_a_teacher_file(path, monkeypatch):
         assert cfg.model.teacher.checkpoint is not None
         entries = {k for k, v in cfg.model.distill.items() if v is not None}
         assert set(model.distill) == entries != set()
+    if 'Parameters' in LISTED[path]:
+        number = sum(p.numel() for p in model.parameters())
+        assert number == LISTED[path]['Parameters']
+
+
+@each(p for p in CONFIGS if p not in ON_CIFAR or p in SAMPLE)
+def test_model_is_built_without_a_teacher_file(path, monkeypatch):
+    check_build(path, monkeypatch)
+
+
+@pytest.mark.slow
+@each(p for p in ON_CIFAR if p not in SAMPLE)
+def test_every_model_is_built_without_a_teacher_file(path, monkeypatch):
+    check_build(path, monkeypatch)
 
 
 @each(CONFIGS)
 def test_name_tells_the_batch_size(path):
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     processes, batch = map(
         int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups()
     )
@@ -61,15 +120,162 @@ def test_name_tells_the_batch_size(path):
         assert cfg.auto_scale_lr.base_batch_size == processes * batch
 
 
+def tapped(entry):
+    """The word for an entry's tap in the names of configs."""
+    taps = [entry[key] for key in ('at', 'student_at') if key in entry]
+    for tap in taps:
+        if tap in ('backbone[1]', 'backbone.layer2'):
+            return 'stage2'
+        if isinstance(tap, list) or ':' in tap:
+            return 'stages'
+        return {
+            'backbone[-1]': 'backbone',
+            'neck[-1]': 'pooled',
+            'head.fc': 'logits',
+        }[tap]
+
+
+# The ImageNet teachers of the B2 and B3 recipes are named otherwise.
+@each(p for p in DISTILLATIONS if not re.search('-b[23]_', p.stem))
+def test_name_tells_what_is_in_it(path):
+    cfg = read(path)
+    name, taps, teacher, student, *recipe = path.stem.split('_')
+    if name != 'logit-projector':
+        assert name == path.parent.name
+    found = {tapped(entry): None for entry in cfg.model.distill.values()}
+    assert sorted(taps.split('-')) == sorted(found)
+    assert Path(cfg.model.teacher.config).stem.split('_')[0] == teacher
+
+    baseline = read(
+        ROOT / 'configs' / 'baseline' / f'{"_".join([student, *recipe])}.py'
+    )
+    networks = [copy.deepcopy(m) for m in (cfg.model.student, baseline.model)]
+    for network in networks:
+        network.head.loss.pop('loss_weight', None)
+    assert networks[0] == networks[1]
+    for key in (
+        'train_dataloader',
+        'val_dataloader',
+        'val_evaluator',
+        'data_preprocessor',
+        'param_scheduler',
+        'train_cfg',
+    ):
+        assert cfg[key] == baseline[key]
+    assert cfg.optim_wrapper.optimizer == baseline.optim_wrapper.optimizer
+
+
 @each(p for p in CONFIGS if p.parent.name == 'diffkd' and 'in1k' in p.stem)
 def test_published_entries(path):
-    cfg = Config.fromfile(path)
+    cfg = read(path)
     feature, logits = cfg.model.distill.feature, cfg.model.distill.logits
     assert feature.neck.latent_channels == (
         768 if 'swin-large_' in path.stem else 1024
     )
     assert 'latent_channels' not in logits.neck
     assert logits.loss == dict(type='KLDivergence', tau=1.0)
+
+
+def test_ten_pairs_of_every_method_on_cifar100():
+    assert len(PAIRS) == 10
+    methods = {
+        *('crd', 'ddkd', 'diffkd', 'dist', 'dkd', 'dskd', 'fitnet', 'kd'),
+        *('pefd', 'pkt', 'rkd', 'vid'),
+    }
+    found = [(method(p), pair(p)) for p in ON_CIFAR]
+    assert sorted(found) == sorted(
+        (name, both) for name in methods for both in PAIRS
+    )
+    # And the quick tests run every one of them with some other.
+    assert {pair(p) for p in SAMPLE if p in ON_CIFAR} == set(PAIRS)
+
+
+@each(
+    p
+    for p in ON_CIFAR + CONFIGS
+    if method(p) == 'kd' or p.parent.name == 'baseline'
+    if p.stem.endswith('_cifar100')
+)
+def test_rate_on_cifar100(path):
+    cfg = read(path)
+    student = path.stem.split('_')[-3]
+    small = student.startswith(('mobilenet', 'shufflenet'))
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD',
+        lr=0.01 if small else 0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+    )
+    assert cfg.param_scheduler.milestones == [150, 180, 210]
+    assert cfg.train_cfg.max_epochs == 240
+
+
+@pytest.mark.parametrize(
+    'name, std, has_bias',
+    [
+        ('resnet20', (3 * 64) ** -0.5, True),
+        ('shufflenet-v1', (3 * 960) ** -0.5, True),
+        ('wrn-16-2', (3 * 128) ** -0.5, False),
+        ('vgg8', 0.01, False),
+        ('mobilenet-v2-half', 0.01, False),
+    ],
+)
+def test_classifiers_begin_as_in_the_literature(name, std, has_bias):
+    (path,) = named(f'baseline/{name}_1xb64-240e_cifar100')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(copy.deepcopy(read(path).model))
+    model.init_weights()
+    fc = model.head.fc
+    assert spread(fc.weight) == pytest.approx(std, rel=0.05)
+    assert bool(fc.bias.any()) == has_bias
+
+
+# Those of Zhao et al.'s configurations.
+BETAS = {
+    'resnet56_resnet20': 2,
+    'resnet32x4_resnet8x4': 8,
+    'wrn-40-2_wrn-16-2': 6,
+    'wrn-40-2_wrn-40-1': 6,
+    'vgg13_vgg8': 6,
+    'vgg13_mobilenet-v2-half': 6,
+    'resnet32x4_shufflenet-v1': 8,
+    'resnet32x4_shufflenet-v2': 8,
+    'wrn-40-2_shufflenet-v1': 8,
+    'resnet50_mobilenet-v2-half': 8,
+    'resnet34_resnet18': 0.5,
+    'resnet50_mobilenet-v1': 2,
+}
+
+
+@each(
+    p
+    for p in DISTILLATIONS
+    if method(p) in ('dkd', 'ddkd') and 'digit-scenes' not in p.stem
+)
+def test_beta_is_the_pairs(path):
+    entry = read(path).model.distill.logits
+    small = path.stem.endswith('_cifar100')
+    assert entry.loss == dict(
+        type='DKDLoss',
+        tau=4.0 if small else 1.0,
+        alpha=1.0,
+        beta=BETAS[pair(path)],
+    )
+    assert entry.get('schedule') == (dict(warmup=20) if small else None)
+
+
+@each(p for p in DISTILLATIONS if 'digit-scenes' not in p.stem)
+def test_weight_of_the_task(path):
+    weight = read(path).model.student.head.loss.get('loss_weight', 1.0)
+    kd = {'cifar100': 0.1, 'in1k': 0.9}[path.stem.split('_')[-1]]
+    assert weight == (kd if method(path) == 'kd' else 1.0)
+
+
+@each(p for p in ON_CIFAR if method(p) == 'vid')
+def test_all_stages_of_the_networks_are_tapped(path):
+    four = pair(path).startswith(('vgg13', 'resnet50'))
+    stages = read(path).model.distill.stages
+    assert stages.at == f'backbone[0:{4 if four else 3}]'
 
 
 def test_rate_of_b2_falls_every_2_4_epochs():
@@ -95,17 +301,28 @@ def test_rate_of_b2_falls_every_2_4_epochs():
         assert rates[int(epoch * 1668)] == pytest.approx(0.048 * 0.97**drops)
 
 
+@pytest.fixture
+def cifar100(monkeypatch):
+    """mmpretrain's data set, for files of any content."""
+    for name in ('train_list', 'test_list'):
+        files = [[file, None] for file, _ in getattr(CIFAR100, name)]
+        monkeypatch.setattr(CIFAR100, name, files)
+
+
 def check_run(path, cfg, tmp_path):
     """Trains for two iterations of two images and evaluates."""
-    data = write_class_folders(
-        tmp_path / 'data', ('train', 'val', 'test'), CLASSES
-    )
+    if cfg.train_dataloader.dataset.type == 'CIFAR100':
+        data = write_cifar100(tmp_path / 'data')
+        changes = dict(data_root=str(data))
+    else:
+        data = write_class_folders(
+            tmp_path / 'data', ('train', 'val', 'test'), CLASSES
+        )
+        changes = dict(data_root=str(data), metainfo=dict(classes=CLASSES))
     for name in ('train', 'val', 'test'):
         loader = cfg[f'{name}_dataloader']
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
-        loader.dataset.update(
-            data_root=str(data), metainfo=dict(classes=CLASSES)
-        )
+        loader.dataset.update(changes)
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = None
     cfg.train_cfg.max_epochs = 1
@@ -148,13 +365,31 @@ def test_one_of_each_strategy_runs(path, tmp_path):
     check_run(path, cfg, tmp_path)
 
 
-@pytest.mark.slow
-@each(CONFIGS)
-def test_every_config_runs(path, tmp_path):
+@each(SAMPLE)
+def test_one_of_each_method_runs(path, tmp_path, cifar100):
     check_run(path, Config.fromfile(path), tmp_path)
 
 
-METAFILES = [ROOT / name for name in load(ROOT / 'model-index.yml')['Import']]
+@pytest.mark.slow
+@each(CONFIGS)
+def test_every_config_runs(path, tmp_path, cifar100):
+    check_run(path, Config.fromfile(path), tmp_path)
+
+
+def test_missing_cifar100_is_said_and_not_fetched(tmp_path, monkeypatch):
+    cfg = read(ROOT / 'configs/baseline/resnet20_1xb64-240e_cifar100.py')
+    loaders = 'train_dataloader', 'val_dataloader', 'test_dataloader'
+    monkeypatch.chdir(tmp_path)
+    for loader in loaders:
+        assert cfg[loader].dataset.download is False
+        with pytest.raises(FileNotFoundError, match=r"'data/cifar100'"):
+            check_data_root(cfg, [loader])
+    # The folder is there, but nothing in it.
+    (tmp_path / 'data/cifar100').mkdir(parents=True)
+    dataset = {**cfg.train_dataloader.dataset}
+    dataset.pop('type')
+    with pytest.raises(RuntimeError, match='Cannot find CIFAR100'):
+        CIFAR100(**dataset)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +402,7 @@ def test_metafile_names_what_exists(metafile):
         assert (ROOT / collection['README']).is_file()
     for model in content['Models']:
         assert model['In Collection'] in collections
-        cfg = Config.fromfile(ROOT / model['Config'])
+        cfg = read(ROOT / model['Config'])
         assert Path(model['Config']).stem == model['Name']
         metadata = model['Metadata']
         if 'Student' in metadata:
@@ -182,9 +417,4 @@ def test_metafile_names_what_exists(metafile):
 
 
 def test_every_config_is_in_a_metafile():
-    listed = {
-        ROOT / model['Config']
-        for metafile in METAFILES
-        for model in load(metafile)['Models']
-    }
-    assert listed == set(CONFIGS)
+    assert set(LISTED) == set(CONFIGS)

@@ -1,21 +1,6 @@
-# Teacher: torchvision's ResNet-50; README.md says how to make the file.
 _base_ = [
-    '../baseline/mobilenet-v1_8xb32-b1_in1k.py',
+    '../_base_/pairs/resnet50_mobilenet-v1_in1k.py',
     '../_base_/methods/diffkd_in1k.py',
 ]
 
-model = dict(
-    _delete_=True,
-    type='mmdiffkd.Distiller',
-    student=_base_.model,
-    teacher=dict(
-        config='mmpretrain::resnet/resnet50_8xb32_in1k.py',
-        checkpoint='checkpoints/resnet50_torchvision.pth',
-    ),
-    distill=_base_.distill,
-)
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+model = dict(distill=_base_.distill)

@@ -1,0 +1,17 @@
+# The maps are f1 to f3 of the literature and what is pooled.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmdiffkd.CIFARShuffleNetV2',
+        out_indices=(0, 1, 2, 3),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=100,
+        in_channels=1024,
+        init_cfg=None,  # PyTorch's
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        topk=(1, 5),
+    ),
+)

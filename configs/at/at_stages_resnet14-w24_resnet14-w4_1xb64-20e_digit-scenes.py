@@ -1,0 +1,10 @@
+_base_ = '../_base_/pairs/resnet14-w24_resnet14-w4_digit-scenes.py'
+
+model = dict(
+    distill=dict(
+        stages=dict(
+            at=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
+            loss=dict(type='ATLoss', loss_weight=1000.0),
+        ),
+    )
+)

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/mobilenet-v2-half_cifar100.py',
+    '../_base_/datasets/cifar100.py',
+    '../_base_/schedules/cifar100_240e.py',
+    '../_base_/default_runtime.py',
+]
+
+optim_wrapper = dict(optimizer=dict(lr=0.01))

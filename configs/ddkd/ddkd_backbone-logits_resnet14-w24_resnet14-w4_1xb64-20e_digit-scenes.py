@@ -1,0 +1,16 @@
+_base_ = '../_base_/pairs/resnet14-w24_resnet14-w4_digit-scenes.py'
+
+model = dict(
+    distill=dict(
+        logits=dict(
+            at='head.fc',
+            loss=dict(type='DKDLoss', tau=4.0, alpha=1.0, beta=2.0),
+            schedule=dict(warmup=2),
+        ),
+        feature=dict(
+            at='backbone[-1]',
+            neck=dict(type='DiffKDNeck', latent_channels=64),
+            loss=dict(type='MSELoss', loss_weight=10.0),
+        ),
+    )
+)

@@ -1,0 +1,18 @@
+_base_ = '../_base_/pairs/resnet14-w24_resnet14-w4_digit-scenes.py'
+
+model = dict(
+    distill=dict(
+        distance=dict(
+            at='neck[-1]',
+            loss=dict(
+                type='DistanceWiseRKD', loss_weight=25.0, with_l2_norm=False
+            ),
+        ),
+        angle=dict(
+            at='neck[-1]',
+            loss=dict(
+                type='AngleWiseRKD', loss_weight=50.0, with_l2_norm=False
+            ),
+        ),
+    )
+)
