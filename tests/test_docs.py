@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_recipes
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -97,6 +98,9 @@ def test_what_is_named_exists(path):
 # Keys and defaults
 
 
+REFERENCE = ('docs/configuration.md', 'docs/necks.md', 'docs/losses.md')
+
+
 def parameters(source: type) -> dict[str, object]:
     return {
         name: parameter.default
@@ -105,12 +109,21 @@ def parameters(source: type) -> dict[str, object]:
     }
 
 
-def documented(heading: str) -> dict[str, str]:
+def section(title: str) -> str:
+    """What stands below the heading of this name, in one of the pages."""
+    parts = [
+        part.partition('\n')
+        for name in REFERENCE
+        for part in re.split(r'^## ', text_of(name), flags=re.M)
+    ]
+    found = [text for head, _, text in parts if head.strip('`') == title]
+    assert len(found) == 1, f'{title} has {len(found)} sections'
+    return found[0]
+
+
+def documented(title: str) -> dict[str, str]:
     """Keys and defaults of the table below a heading."""
-    text = text_of('docs/configuration.md')
-    section = re.split(r'^## ', text, flags=re.M)
-    (section,) = (s for s in section if s.strip('`').startswith(heading))
-    rows = re.findall(r'^\| (`.+?`) \|[^|]*\| (.+?) \|', section, re.M)
+    rows = re.findall(r'^\| (`.+?`) \|[^|]*\| (.+?) \|', section(title), re.M)
     return {
         key: default.strip('`')
         for keys, default in rows
@@ -118,6 +131,21 @@ def documented(heading: str) -> dict[str, str]:
     }
 
 
+def registered(package: str) -> dict[str, type]:
+    """What can be named inside ``distill`` out of one of our packages."""
+    return {
+        name: cls
+        for name, cls in registry.MODELS.module_dict.items()
+        if cls.__module__.startswith(f'mmdiffkd.models.{package}.')
+    }
+
+
+NECKS, LOSSES = registered('necks'), registered('losses')
+DENOISERS = {
+    name: cls
+    for name, cls in registered('diffusion').items()
+    if name.endswith('Denoiser')
+}
 OURS = dict.fromkeys(optim_wrapper_constructor._OURS, 1.0)
 ENTRY = {
     key: parameters(distillers.Distillation).get(key)
@@ -131,25 +159,86 @@ TABLES = {
     'DistillHook': parameters(DistillHook),
     'OptimWrapperConstructor': {**OURS, 'student_constructor': None},
 } | {
-    name: parameters(registry.MODELS.module_dict[name])
-    for name in (
-        'DiffKDNeck',
-        'ProjectionNeck',
-        'BottleneckDenoiser',
-        'MLPDenoiser',
-        'MSELoss',
-        'KLDivergence',
-    )
+    name: parameters(cls)
+    for name, cls in {**NECKS, **DENOISERS, **LOSSES}.items()
 }
 
 
-@pytest.mark.parametrize('heading', TABLES)
-def test_keys_and_defaults(heading):
-    table = documented(heading)
-    assert table.keys() == TABLES[heading].keys()
+@pytest.mark.parametrize('title', TABLES)
+def test_keys_and_defaults(title):
+    table = documented(title)
+    assert table.keys() == TABLES[title].keys()
     for key, default in table.items():
-        if default != 'required':
-            assert default == repr(TABLES[heading][key]), key
+        expected = TABLES[title][key]
+        required = expected is inspect.Parameter.empty
+        assert default == ('required' if required else repr(expected)), key
+
+
+def overview(name: str) -> dict[str, dict[str, str]]:
+    """The rows of a page's first table, by what they are about."""
+    rows = [
+        [cell.strip() for cell in line.strip('| ').split(' |')]
+        for line in re.search(r'(^\|.*\n)+', text_of(name), re.M)
+        .group()
+        .splitlines()
+    ]
+    return {
+        re.match(r'\[`(\w+)`\]', row[0]).group(1): dict(zip(rows[0], row))
+        for row in rows[2:]
+    }
+
+
+def of_256_channels(cls: type) -> torch.nn.Module:
+    channels = [256] if getattr(cls, 'joint', False) else 256
+    keys = parameters(cls).keys() & {'student_channels', 'teacher_channels'}
+    return cls(**dict.fromkeys(keys, channels))
+
+
+@pytest.mark.parametrize(
+    ('page', 'classes'),
+    [('docs/necks.md', NECKS), ('docs/losses.md', LOSSES)],
+    ids=['necks', 'losses'],
+)
+def test_overview(page, classes):
+    rows = overview(page)
+    assert rows.keys() == classes.keys()
+    for name, row in rows.items():
+        cls = classes[name]
+        asked = inspect.signature(cls.forward).parameters.keys()
+        assert set(re.findall(r'`(\w+)`', row['asks for'])) == (
+            asked & set(distillation.SUPPLIED)
+        ), name
+        module = of_256_channels(cls)
+        count = sum(p.numel() for p in module.parameters())
+        trained = next(row[key] for key in row if key.startswith('trained'))
+        assert trained == f'{count:,}', name
+        if classes is LOSSES:
+            over_classes = getattr(cls, 'over_classes', False)
+            channels = (
+                'any' if getattr(cls, 'any_channels', False) else 'equal'
+            )
+            assert row['channels'] == ('classes' if over_classes else channels)
+            assert row['takes'] == getattr(cls, 'feature', 'map or vector')
+        else:
+            normalised = any(
+                isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+                for m in module.modules()
+            )
+            assert row['batch norm'] == ('yes' if normalised else 'no'), name
+            both = 'feature' in parameters(cls)
+            assert (row['takes'] == 'map or vector') == both, name
+
+
+def test_coming_from_mmrazor_leads_somewhere():
+    rows = re.findall(
+        r'^\| `\w+`.*?\| (.*?) \|', text_of('docs/mmrazor.md'), re.M
+    )
+    names = {
+        name
+        for row in rows
+        for name in re.findall(r'`(\w*(?:Loss|Neck|RKD|Divergence))\b', row)
+    }
+    assert names and names <= {*NECKS, *LOSSES}
 
 
 def test_versions():
@@ -204,7 +293,8 @@ def build_example(build, block: str):
 
 EXAMPLES = [
     block
-    for block in python_blocks('docs/configuration.md')
+    for name in (*REFERENCE, 'docs/methods.md', 'docs/faq.md')
+    for block in python_blocks(name)
     if '\ndistill = ' in f'\n{block}'
 ]
 
@@ -246,7 +336,7 @@ def test_extensions_run_and_pass_their_tests(build, monkeypatch):
         elif not block.startswith('custom_imports'):
             exec(block, values)
     tests = [name for name in values if name.startswith('test_')]
-    assert entries == 2 and len(tests) == 4
+    assert entries == 3 and len(tests) == 5
     for name in tests:
         values[name]()
 

@@ -381,6 +381,13 @@ class Distiller(BaseModel):
             for level, loss in enumerate(distillation.losses):
                 if getattr(loss, 'prepared', True):
                     continue
+                if level >= len(distillation.shapes):
+                    raise ValueError(
+                        f'`distill.{name}.loss`: {type(loss).__name__} asks '
+                        'for a pass over the training data, but its neck '
+                        'hands on a level that no tap yields. Choose an '
+                        'option of the loss that needs no pass.'
+                    )
                 print_log(
                     f'distill.{name}: one pass of the teacher over the '
                     f'training data, for {type(loss).__name__}',

@@ -37,7 +37,7 @@ class DiffusedStart(nn.Module):
 class DSKDNeck(DiffKDNeck):
     """DSKD (reconstruction): denoise the student's feature for itself.
 
-    Of the method only the abstract is public: the teacher's classifier
+    Of the method only the abstract was at hand: the teacher's classifier
     guides the sampling that denoises the student's feature by a light-weight
     diffusion model, and the denoised feature is teacher to the original one.
     This is a reconstruction from that and from the published parts

@@ -352,9 +352,7 @@ def test_pre_activations_train_the_student_in_spite_of_inplace_relu(build):
     )
     # mmpretrain's block calls one in-place ReLU twice.
     student = tiny_recipes.classifier(zero_init_residual=False)
-    model = build(
-        tiny_recipes.distiller(student, distill=dict(preact=entry))
-    )
+    model = build(tiny_recipes.distiller(student, distill=dict(preact=entry)))
     model.init_weights()
     data = batch(model.train())
     with model.student_taps.record():
