@@ -13,7 +13,11 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 
 from mmdiffkd import registry
-from mmdiffkd.engine import DistillHook, optim_wrapper_constructor
+from mmdiffkd.engine import (
+    DistillHook,
+    NonFiniteHook,
+    optim_wrapper_constructor,
+)
 from mmdiffkd.models import distillers
 from mmdiffkd.models.distillers import distillation
 from mmdiffkd.utils.setup_env import MINIMUM_VERSIONS
@@ -153,10 +157,16 @@ ENTRY = {
 }
 TABLES = {
     'Distiller': parameters(distillers.Distiller),
-    'teacher': parameters(distillers.FrozenTeacher),
+    'teacher': {
+        **parameters(distillers.FrozenTeacher),
+        # Refused with words of our own where they are missing.
+        'config': inspect.Parameter.empty,
+        'checkpoint': inspect.Parameter.empty,
+    },
     'Entries': {**ENTRY, 'student_at': None, 'teacher_at': None},
     'schedule': parameters(distillers.Schedule),
     'DistillHook': parameters(DistillHook),
+    'NonFiniteHook': parameters(NonFiniteHook),
     'OptimWrapperConstructor': {**OURS, 'student_constructor': None},
 } | {
     name: parameters(cls)

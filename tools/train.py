@@ -6,6 +6,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--amp] [--resume [CHECKPOINT]]
 import argparse
 
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 from mmdiffkd.utils.command_line import (
     add_run_arguments,
@@ -55,9 +56,14 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        # A run that was killed before its first checkpoint starts again as
+        # its config says, `load_from` included.
+        nothing = find_latest_checkpoint(cfg.work_dir) is None
+        if not (nothing and cfg.get('load_from')):
+            cfg.update(resume=True, load_from=None)
+    elif args.resume is not None:
+        cfg.update(resume=True, load_from=args.resume)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise KeyError(

@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader
 
 from mmdiffkd.registry import HOOKS
 from mmdiffkd.utils.randomness import isolated_randomness
+from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
+
+from .nonfinite_hook import NonFiniteHook
 
 _CONSTRUCTORS = (
     None,
@@ -38,6 +41,10 @@ class DistillHook(Hook):
       device between two lines of the log.
     - It draws a denoising panel of a few validation images.
 
+    - It looks at the loss between the backward pass and the optimizer's
+      step, and stops the run where it is not finite, see
+      :class:`~mmdiffkd.engine.nonfinite_hook.NonFiniteHook`.
+
     It draws no random number that training would draw.
 
     Args:
@@ -46,6 +53,10 @@ class DistillHook(Hook):
         panel_interval (int): Draw a panel every so many epochs (iterations
             in an iteration-based loop); 0 draws none. Defaults to 0.
         panel_images (int): The number of images of a panel. Defaults to 4.
+        on_nonfinite (str): What to do where a loss is not finite,
+            ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
+        max_skipped (int): How many iterations may be skipped in a row.
+            Defaults to 10.
     """
 
     priority = 'NORMAL'
@@ -55,6 +66,8 @@ class DistillHook(Hook):
         evaluate_teacher: bool = True,
         panel_interval: int = 0,
         panel_images: int = 4,
+        on_nonfinite: str = 'stop',
+        max_skipped: int = 10,
     ) -> None:
         for key, value, least in (
             ('panel_interval', panel_interval, 0),
@@ -65,6 +78,7 @@ class DistillHook(Hook):
                     f'`DistillHook.{key}` is {value!r}. Use an integer of '
                     f'{least} or more.'
                 )
+        self._nonfinite: Hook = NonFiniteHook(on_nonfinite, max_skipped)
         self.evaluate_teacher = evaluate_teacher
         self.panel_interval = panel_interval
         self.panel_images = panel_images
@@ -86,6 +100,7 @@ class DistillHook(Hook):
                 f'is a {type(_distiller(runner)).__name__}. Remove '
                 '`default_hooks.distill` from a plain recipe.'
             )
+        guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
         constructor = config.get('constructor')
         if isinstance(constructor, str) or constructor is None:
@@ -141,6 +156,10 @@ class DistillHook(Hook):
             runner.visualizer.add_scalars(
                 {f'teacher/{k}': v for k, v in metrics.items()}, step=0
             )
+        if any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
+            # The recipe has its own.
+            self._nonfinite = Hook()
+        self._nonfinite.before_train(runner)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None
@@ -152,11 +171,19 @@ class DistillHook(Hook):
         for name in sorted(off - self._off):
             runner.logger.info(f'distill.{name} is off from here on.')
         self._off = off
+        self._nonfinite.before_train_iter(runner, batch_idx, data_batch)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        """Average the metrics, and log them at the logger's interval."""
+        """Average the metrics, and log them at the logger's interval.
+
+        Raises:
+            NonFiniteLoss: If the loss was not finite.
+        """
+        self._nonfinite.after_train_iter(
+            runner, batch_idx, data_batch, outputs
+        )
         for key, value in _distiller(runner).metrics.items():
             self._sums[key] = self._sums[key] + value
             self._counts[key] += 1

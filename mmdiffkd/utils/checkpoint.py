@@ -2,18 +2,31 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from urllib.error import URLError
+from typing import IO, Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+)
+
+from .download import local_file
 
 DISTILL_PREFIX = 'distill.'
+
+#: How torch says that a file needs a type which is not allowed.
+_FOREIGN = re.compile(
+    r"GLOBAL (\S+)|allowlisted via .* but got <class '(.+)'>"
+    r'|call reduce for unrecognized function (.+)'
+)
 
 
 def _history_method(cls: type, name: str) -> object:
@@ -26,25 +39,92 @@ def _history_method(cls: type, name: str) -> object:
 def _allowed_types() -> list:
     """What MMEngine writes into a checkpoint besides tensors."""
     core = getattr(np, '_core', None) or np.core
-    dtypes = {
-        type(np.dtype(name))
-        for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
-    }
+    numbers = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']
     multiarray = core.multiarray
     return [
         HistoryBuffer,
         (_history_method, 'builtins.getattr'),
         np.ndarray,
         np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
+        # The content of an empty array.
+        bytes,
         # The names under which NumPy 1 and 2 pickle the same two.
         (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
         (multiarray.scalar, 'numpy.core.multiarray.scalar'),
         (multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
         (multiarray.scalar, 'numpy._core.multiarray.scalar'),
-        *dtypes,
+        *{type(np.dtype(code)) for code in numbers},
     ]
+
+
+@contextmanager
+def _only_allowed_types() -> Iterator[None]:
+    """Our list alone: others in the process allow more, even ``getattr``."""
+    others = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals(_allowed_types())
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(others)
+
+
+def unpickle(
+    file: str | Path | IO[bytes],
+    name: str,
+    trusted: bool = False,
+    map_location: str | torch.device | Callable | None = 'cpu',
+) -> Any:
+    """What is in a file, read with ``weights_only=True`` and our list.
+
+    Args:
+        file (str, Path or file): The file, or an open one.
+        name (str): What to call it in messages.
+        trusted (bool): Unpickle anything, which runs code from the file.
+            Defaults to False.
+        map_location (str, torch.device, callable or None): Where tensors
+            go, see ``torch.load``. Defaults to ``'cpu'``.
+
+    Returns:
+        Whatever was saved.
+
+    Raises:
+        ValueError: If the file is truncated, is no checkpoint, or needs
+            types beyond the list, which are named.
+    """
+    if not isinstance(trusted, bool):
+        raise ValueError(f'`trusted` is {trusted!r}. Write True or False.')
+    try:
+        with _only_allowed_types():
+            # Not torch.load, the name that SafeLoader borrows.
+            return torch.serialization.load(
+                file, map_location=map_location, weights_only=not trusted
+            )
+    except UnpicklingError as error:
+        # What it was before torch wrapped it in advice.
+        reason = error.__context__ or error
+        foreign = _FOREIGN.search(str(reason))
+        if foreign is None:
+            raise ValueError(_broken(name, reason)) from error
+        raise ValueError(
+            f'checkpoint {name!r} is not read, because it holds a '
+            f'{next(filter(None, foreign.groups()))}, and reading that could '
+            'run code from the file. If you trust who made it, set '
+            '`trusted=True`: in `teacher`, or at the top level of the config '
+            'for every other checkpoint.'
+        ) from error
+    except Exception as error:
+        raise ValueError(_broken(name, error)) from error
+
+
+def _broken(name: str, error: BaseException) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f'checkpoint {name!r} cannot be read: it is truncated or no '
+        f'checkpoint at all ({reason[0] if reason else error!r}). Copy or '
+        'download it again.'
+    )
 
 
 def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
@@ -54,8 +134,8 @@ def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
     types that MMEngine itself writes.
 
     Args:
-        source (str or Path): A file, or an https URL (``http://`` becomes
-            ``https://``), which is kept in torch's hub cache.
+        source (str or Path): A file, or an https URL, with or without
+            ``#sha256=...``, see :func:`~mmdiffkd.utils.download.local_file`.
         trusted (bool): Unpickle anything, which runs code from the file.
             Defaults to False.
 
@@ -64,73 +144,18 @@ def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, is no checkpoint, or needs
-            types beyond the list.
+        ValueError: If the file cannot be fetched, does not have that
+            sha256, is truncated, is no checkpoint, or needs types beyond
+            the list.
     """
-    text = str(source)
-    if re.match(r'https?://', text):
-        text = re.sub('^http:', 'https:', text)
-
-        def load() -> dict:
-            return torch.hub.load_state_dict_from_url(
-                text,
-                map_location='cpu',
-                weights_only=not trusted,
-                progress=is_main_process(),
-            )
-
-        # One process downloads, the others find the file in the cache.
-        if not is_main_process():
-            barrier()
-    else:
-        if not Path(text).is_file():
-            raise FileNotFoundError(
-                f'there is no checkpoint {text!r}. Give a file that exists '
-                'from the current directory, or an https URL.'
-            )
-
-        def load() -> dict:
-            return torch.load(
-                text, map_location='cpu', weights_only=not trusted
-            )
-
-    try:
-        with torch.serialization.safe_globals(_allowed_types()):
-            checkpoint = load()
-    except UnpicklingError as error:
-        foreign = re.search(r'GLOBAL (\S+)', str(error))
-        if foreign is None:
-            raise ValueError(_broken(text, error)) from error
-        raise ValueError(
-            f'checkpoint {text!r} is not read, because it holds a '
-            f'{foreign[1]}, and reading that could run code from the file. '
-            'If you trust who made it, set trusted=True beside its path.'
-        ) from error
-    except URLError as error:
-        raise ValueError(
-            f'checkpoint {text!r} cannot be downloaded ({error.reason}). '
-            'Download it by other means and give the file.'
-        ) from error
-    except Exception as error:
-        raise ValueError(_broken(text, error)) from error
-    finally:
-        if re.match(r'https?://', text) and is_main_process():
-            barrier()
+    checkpoint = unpickle(local_file(source), str(source), trusted)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
-            f'checkpoint {text!r} holds a {type(checkpoint).__name__}, not a '
-            'dictionary of weights. Save a state dict.'
+            f'checkpoint {str(source)!r} holds a '
+            f'{type(checkpoint).__name__}, not a dictionary of weights. Save '
+            'a state dict.'
         )
     return checkpoint
-
-
-def _broken(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
-    return (
-        f'checkpoint {name!r} cannot be read: it is truncated or no '
-        f'checkpoint at all ({reason[0] if reason else error!r}). Copy or '
-        'download it again.'
-    )
 
 
 def plain_state_dict(checkpoint: Mapping) -> dict[str, Tensor]:

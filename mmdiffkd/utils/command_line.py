@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch.distributed import destroy_process_group, init_process_group
 
 from .config import load_config
+from .safe_loader import guard_run
 from .unreadable import UnreadableFileHook
 
 
@@ -125,7 +126,9 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for.
 
     It names files that cannot be read, see
-    :class:`~mmdiffkd.utils.unreadable.UnreadableFileHook`.
+    :class:`~mmdiffkd.utils.unreadable.UnreadableFileHook`, and reads
+    checkpoints without running code from them, see
+    :func:`~mmdiffkd.utils.safe_loader.guard_run`.
 
     Args:
         cfg (Config): The complete config of a run.
@@ -133,6 +136,7 @@ def build_runner(cfg: Config) -> Runner:
     Returns:
         Runner: MMEngine's ``Runner``, or the one named in ``runner_type``.
     """
+    guard_run(cfg)
     _join_processes_without_gpu(cfg)
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)

@@ -12,9 +12,10 @@ def check_data_root(cfg: Config, dataloaders: Iterable[str]) -> None:
     """Find missing data by the config alone.
 
     Looks at ``data_root``, ``ann_file`` and ``data_prefix`` of every data
-    set, wrapped ones included, as MMEngine joins them. Data that are not on
-    this disk (``s3://...``, ``backend_args``) and data sets that download
-    themselves are left to their classes.
+    set, wrapped ones included, as MMEngine joins them; of an annotation file
+    also at its size, and at the end of JSON, without reading it. Data that
+    are not on this disk (``s3://...``, ``backend_args``) and data sets that
+    download themselves are left to their classes.
 
     Args:
         cfg (Config): The config of a run.
@@ -24,6 +25,7 @@ def check_data_root(cfg: Config, dataloaders: Iterable[str]) -> None:
     Raises:
         FileNotFoundError: If something is missing; says which key, where it
             was looked for, and what to do.
+        ValueError: If an annotation file is empty or truncated.
     """
     for name in dataloaders:
         loader = cfg.get(name) or {}
@@ -45,6 +47,11 @@ def _check(dataset: object, key: str, scope: str | None) -> None:
             raise FileNotFoundError(
                 f'{key}.{name}={value!r}: there is no '
                 f'{os.path.abspath(path)!r}. ' + _cure(path, f'{key}.{name}')
+            )
+        if os.path.isfile(path) and not _is_whole(path):
+            raise ValueError(
+                f'{key}.{name}={value!r}: {os.path.abspath(path)!r} is empty '
+                'or truncated. Copy or download it again.'
             )
 
 
@@ -68,6 +75,16 @@ def _places(dataset: Mapping) -> Iterable[tuple[str, str, str]]:
     for name, value, path in places:
         if value and '://' not in path:
             yield name, value, path
+
+
+def _is_whole(path: str) -> bool:
+    """Whether a file has content and, if it is JSON, an end."""
+    size = os.path.getsize(path)
+    if not path.endswith('.json'):
+        return size > 0
+    with open(path, 'rb') as file:
+        file.seek(max(size - 64, 0))
+        return file.read().rstrip().endswith((b'}', b']'))
 
 
 def _downloads(dataset: Mapping, scope: str | None) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -41,3 +41,51 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'little') >> 1
+
+
+def random_state() -> dict[str, object]:
+    """Where this process's generators are, as tensors and plain numbers.
+
+    Returns:
+        dict[str, object]: The state of torch's generator on the CPU and on
+        the current CUDA device (None if CUDA is not in use), of NumPy's and
+        of Python's, for :func:`set_random_state`.
+    """
+    name, keys, *rest = np.random.get_state()
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state() if used else None,
+        # Tensors of uint32 cannot be sent between processes.
+        'numpy': (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        'python': random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping[str, object]) -> None:
+    """Bring this process's generators to where they were.
+
+    Args:
+        state (Mapping[str, object]): What :func:`random_state` returned, its
+            tensors on any device.
+    """
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+    name, keys, *rest = state['numpy']
+    keys = keys.cpu().numpy().astype(np.uint32)
+    np.random.set_state((name, keys, *rest))
+    random.setstate(state['python'])
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the CPU's generators: torch's, NumPy's and Python's.
+
+    Those of CUDA are left as they are.
+
+    Args:
+        seed (int): The seed, of 63 bits at most.
+    """
+    random.seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+    torch.default_generator.manual_seed(seed)

@@ -93,6 +93,21 @@ def test_resume(recipe, monkeypatch, arguments, resume, load_from):
     assert cfg.get('load_from') == load_from
 
 
+def test_a_run_without_checkpoints_starts_from_its_own_weights(
+    recipe, monkeypatch
+):
+    work = recipe / 'work'
+    flags = ['--resume', f'--work-dir={work}']
+    options = ['--cfg-options', 'load_from=weights.pth']
+    plain = recipe / 'plain.py'
+    cfg = merged(monkeypatch, plain, *flags, *options)
+    assert (cfg.get('resume', False), cfg.load_from) == (False, 'weights.pth')
+    work.mkdir()
+    (work / 'last_checkpoint').write_text('epoch_1.pth')
+    cfg = merged(monkeypatch, plain, *flags, *options)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
 def test_no_validate(recipe, monkeypatch):
     cfg = merged(monkeypatch, recipe / 'plain.py', '--no-validate')
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None

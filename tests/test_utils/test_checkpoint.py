@@ -1,5 +1,8 @@
+import collections
+import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,10 +39,46 @@ def test_code_in_a_file_is_not_run(tmp_path, content):
     assert not victim.exists()
 
 
+class Call:
+    """Calls what is allowed as a value, but not as a function."""
+
+    def __reduce__(self):
+        return HistoryBuffer.mean, (HistoryBuffer(),)
+
+
+@pytest.mark.parametrize(
+    ('content', 'name'),
+    [
+        (np.array([{}], dtype=object), 'ObjectDType'),
+        (np.zeros(1, [('a', 'f4')]), 'VoidDType'),
+        (Path('x'), 'pathlib.PosixPath'),
+        (collections.deque(), 'collections.deque'),
+        (Call(), 'HistoryBuffer.mean'),
+    ],
+)
+def test_type_beyond_the_list_is_named(tmp_path, content, name):
+    path = tmp_path / 'file.pth'
+    torch.save(dict(a=content), path)
+    with pytest.raises(ValueError, match=rf'{name}.*trusted=True'):
+        read_checkpoint(path)
+
+
 def test_trusted_file_is_read_whole(tmp_path):
     path = tmp_path / 'file.pth'
     torch.save(dict(state_dict={}, extra=os.path.join), path)
     assert read_checkpoint(path, trusted=True)['extra'] is os.path.join
+    with pytest.raises(ValueError, match="`trusted` is 'no'"):
+        read_checkpoint(path, trusted='no')
+
+
+def test_sha256_is_checked(tmp_path):
+    path = tmp_path / 'file.pth'
+    torch.save(dict(a=torch.ones(1)), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_checkpoint(f'{path}#sha256={digest}')['a'] == 1
+    torch.save(dict(a=torch.zeros(1)), path)
+    with pytest.raises(ValueError, match='file.pth.*not the file'):
+        read_checkpoint(f'{path}#sha256={digest}')
 
 
 def test_what_mmengine_writes_is_read(tmp_path):
@@ -55,6 +94,19 @@ def test_what_mmengine_writes_is_read(tmp_path):
     read = read_checkpoint(str(tmp_path / 'file.pth'))
     assert read['score'] == 3.5 and read['count'] == 4
     assert read['message_hub']['log_scalars']['loss'].mean() == 1.5
+
+
+def test_numpy_numbers_are_read(tmp_path):
+    codes = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']
+    arrays = {code: np.ones(2, code) for code in codes}
+    scalars = {f'{code} scalar': array[0] for code, array in arrays.items()}
+    content = arrays | scalars | dict(empty=np.array([]))
+    torch.save(content, tmp_path / 'file.pth')
+    read = read_checkpoint(tmp_path / 'file.pth')
+    for code, array in arrays.items():
+        assert read[code].dtype == array.dtype and (read[code] == 1).all()
+        assert read[f'{code} scalar'] == 1
+    assert read['empty'].shape == (0,)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -8,7 +8,7 @@ from mmdiffkd.utils.data_root import check_data_root
 @pytest.fixture
 def root(tmp_path):
     write_class_folders(tmp_path / 'data')
-    (tmp_path / 'data/train.txt').touch()
+    (tmp_path / 'data/train.txt').write_text('first/0.png 0')
     return str(tmp_path / 'data')
 
 
@@ -89,3 +89,21 @@ def test_what_comes_from_elsewhere_is_left_alone():
     check(dict(type='mmpretrain.CIFAR100', data_root='nowhere'), scope=None)
     with pytest.raises(FileNotFoundError, match='data_root'):
         check(dict(type='CIFAR10', data_root='nowhere', download=False))
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [('empty.txt', ''), ('empty.json', ''), ('cut.json', '{"images": [{"id')],
+)
+def test_annotation_files_that_are_not_whole_are_named(root, name, content):
+    path = f'{root}/{name}'
+    with open(path, 'w') as file:
+        file.write(content)
+    with pytest.raises(ValueError, match=rf'ann_file.*{path}.*truncated'):
+        check(dict(type='CustomDataset', data_root=root, ann_file=name))
+
+
+def test_whole_json_passes(root):
+    with open(f'{root}/whole.json', 'w') as file:
+        file.write('{"images": []}\n')
+    check(dict(type='CustomDataset', data_root=root, ann_file='whole.json'))

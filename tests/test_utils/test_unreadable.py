@@ -7,7 +7,7 @@ from generated_data import write_class_folders
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmdiffkd.utils.unreadable import watch_pipelines
+from mmdiffkd.utils.unreadable import UnreadableFileHook, watch_pipelines
 
 
 @pytest.fixture
@@ -70,3 +70,42 @@ def test_label_maps_are_named(tmp_path):
     watch_pipelines(dataset)
     with pytest.raises(ValueError, match=rf"seg_map_path='{label}'"):
         dataset.pipeline(dict(seg_map_path=str(label), seg_fields=[]))
+
+
+@pytest.mark.parametrize('content', ['truncated', 'no image', 'missing'])
+def test_whatever_is_wrong_with_an_image_it_is_named(
+    dataset, tmp_path, content
+):
+    image = tmp_path / 'data/train/first/0.png'
+    whole = image.read_bytes()
+    image.unlink()
+    if content == 'truncated':
+        image.write_bytes(whole[: len(whole) // 2])
+    elif content == 'no image':
+        image.write_text('an error page of a server')
+    watch_pipelines(dataset)
+    with pytest.raises(Exception, match=str(image)):
+        dataset[0]
+
+
+@pytest.mark.parametrize('empty', ['train', 'val'])
+def test_a_data_set_without_samples_is_named(dataset, empty):
+    class Empty:
+        ann_file = 'there/train.json'
+
+        def __len__(self):
+            return 0
+
+    datasets = dict(train=dataset, val=dataset) | {empty: Empty()}
+    loops = {
+        f'_{kind}_loop': SimpleNamespace(
+            dataloader=SimpleNamespace(dataset=datasets[kind])
+        )
+        for kind in datasets
+    }
+    runner = SimpleNamespace(**loops, _test_loop=dict())
+    with pytest.raises(
+        ValueError,
+        match=rf"`{empty}_dataloader.dataset`.*ann_file='there/train.json'",
+    ):
+        UnreadableFileHook().before_run(runner)

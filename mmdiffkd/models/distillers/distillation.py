@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from mmdiffkd.models.necks import Aligned
 from mmdiffkd.registry import MODELS
+from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 from mmdiffkd.utils.randomness import derive_seed
 
@@ -149,7 +150,7 @@ def check_entry(
         ValueError: If the name misleads or is reserved, or a key is unknown
             or missing.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f'`distill` has an entry named {name!r}. Use lower-case letters, '
             'digits and underscores, beginning with a letter.'
@@ -462,6 +463,8 @@ class Distillation(BaseModule):
         """A neck or loss, in our scope, with channels and sizes filled in."""
         key = f'distill.{self.name}.{part}'
         accepted = inspect.signature(self._class(part, config)).parameters
+        given = {k: v for k, v in config.items() if k != 'type'}
+        check_arguments(self._class(part, config), given, key)
         config = {'_scope_': 'mmdiffkd', **config}
         for role, shapes in (('student', students), ('teacher', teachers)):
             for name, values in (
@@ -621,6 +624,13 @@ class Distillation(BaseModule):
         except ValueError as error:
             raise ValueError(f'`distill.{self.name}.neck`: {error}') from error
         except Exception as error:
+            if 'teacher_head' in supplied and isinstance(error, RuntimeError):
+                raise ValueError(
+                    f'`distill.{self.name}.teacher_head` is '
+                    f'{self.teacher_head!r}, which does not take what '
+                    f'{self._texts[1]} gives, averaged over positions: '
+                    f'{error}. Tap the feature that it reads.'
+                ) from error
             print_log(
                 f'distill.{self.name}.neck was not tried before training: '
                 f'{error}',

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmdiffkd.registry import MODELS
 from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.randomness import isolated_randomness
+from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 from .distillation import Distillation, check_entry
 from .dry_run import dry_run, forward_to_taps
@@ -39,6 +40,9 @@ class Distiller(BaseModel):
 
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
+
+    From its construction on, MMEngine reads checkpoints without running code
+    from them (see :mod:`mmdiffkd.utils.safe_loader`).
 
     Everything but the student draws from random streams of its own, so that
     with all weights at 0 the student's training is bit for bit the plain
@@ -71,6 +75,7 @@ class Distiller(BaseModel):
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
     ) -> None:
+        guard_checkpoints()
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
                 raise ValueError(

@@ -1,0 +1,167 @@
+"""MMEngine's loader of checkpoints, replaced by one that runs no code.
+
+``load_from``, ``--resume``, every ``init_cfg`` and the backbones that convert
+weights of others all call ``CheckpointLoader.load_checkpoint``. MMEngine
+0.10.7 reads what it is given by ``torch.load``, URLs without
+``weights_only``; the maintained distribution falls back to the unsafe way
+after a warning.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from .checkpoint import unpickle
+from .download import is_url, local_file, split_digest
+
+#: Strategies whose engines unpickle checkpoints by themselves.
+_OWN_READERS = ('DeepSpeedStrategy', 'ColossalAIStrategy')
+
+
+class SafeLoader:
+    """Takes the place of MMEngine's ``CheckpointLoader.load_checkpoint``.
+
+    Args:
+        module (ModuleType): ``mmengine.runner.checkpoint``, of whichever
+            distribution.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.original = module.CheckpointLoader.load_checkpoint
+        self.trusted = False
+
+    def __call__(
+        self,
+        filename: str,
+        map_location: str | torch.device | Callable | None = None,
+        logger: Any = 'current',
+    ) -> Any:
+        """Read a checkpoint.
+
+        Args:
+            filename (str): A path, an https URL, or one of MMEngine's names
+                (``torchvision://``, ``open-mmlab://``, ``s3://``, ...).
+            map_location (str, torch.device, callable or None): Where tensors
+                go, see ``torch.load``. Defaults to None.
+            logger (str or Logger): Defaults to ``'current'``.
+
+        Returns:
+            Whatever was saved.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not read, see
+                :func:`~mmdiffkd.utils.checkpoint.unpickle`.
+        """
+        name = str(filename)
+        if '://' not in name or is_url(name):
+            print_log(f'Loads checkpoint from {name}', logger)
+            checkpoint = self._read(name, map_location)
+        elif split_digest(name)[1]:
+            raise ValueError(
+                f'checkpoint {name!r}: a sha256 belongs to a file or an '
+                'https URL. Leave it out, or give one of these.'
+            )
+        else:
+            # MMEngine finds out which file is meant.
+            with self._lent_to_mmengine(name):
+                checkpoint = self.original(name, map_location, logger)
+        if not self.trusted:
+            _forget_config(checkpoint)
+        return checkpoint
+
+    def _read(self, source: str, map_location: Any) -> Any:
+        return unpickle(local_file(source), source, self.trusted, map_location)
+
+    @contextmanager
+    def _lent_to_mmengine(self, name: str) -> Iterator[None]:
+        def load_from_http(url, map_location=None, *args, **kwargs):
+            return self._read(url, map_location)
+
+        def load(file, map_location=None, *args, **kwargs):
+            return unpickle(file, name, self.trusted, map_location)
+
+        with (
+            _lent(self.module, 'load_from_http', load_from_http),
+            _lent(torch, 'load', load),
+        ):
+            yield
+
+
+@contextmanager
+def _lent(owner: object, name: str, value: Callable) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _forget_config(checkpoint: object) -> None:
+    """Drop the config text that MMEngine's ``resume`` would run.
+
+    Files of MMCV have it. It is Python, and asked for the number of GPUs.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+
+
+def guard_checkpoints(
+    trusted: bool | None = None, module: ModuleType = mmengine_checkpoint
+) -> None:
+    """Let MMEngine read checkpoints without running code from them.
+
+    It holds for the process. A second call changes nothing but ``trusted``.
+
+    Args:
+        trusted (bool, optional): Unpickle anything from now on, which runs
+            code from the files. Defaults to None: as it was, False at first.
+        module (ModuleType): Where the loader is. Defaults to
+            ``mmengine.runner.checkpoint``.
+
+    Raises:
+        ValueError: If ``trusted`` is neither.
+    """
+    if not isinstance(trusted, bool | None):
+        raise ValueError(
+            f'`trusted` is {trusted!r} at the top level of the config. Write '
+            'True or False.'
+        )
+    loader = module.CheckpointLoader
+    if not isinstance(loader.load_checkpoint, SafeLoader):
+        loader.load_checkpoint = SafeLoader(module)
+    if trusted is not None:
+        loader.load_checkpoint.trusted = trusted
+
+
+def guard_run(cfg: Config) -> None:
+    """Guard a run, with what its config says about trust.
+
+    Args:
+        cfg (Config): The complete config of a run.
+
+    Raises:
+        ValueError: If the run would load a checkpoint through an engine that
+            unpickles, and the config does not trust it.
+    """
+    trusted = cfg.get('trusted', False)
+    guard_checkpoints(trusted)
+    strategy = cfg.get('strategy') or {}
+    kind = strategy.get('type') if isinstance(strategy, Mapping) else strategy
+    kind = getattr(kind, '__name__', str(kind)).split('.')[-1]
+    loads = cfg.get('load_from') or cfg.get('resume')
+    if kind in _OWN_READERS and loads and not trusted:
+        raise ValueError(
+            f'`strategy.type` is {kind!r}, whose engine reads checkpoints '
+            'by itself and runs code from them. If they are your own, set '
+            '`trusted=True` at the top level of the config.'
+        )
