@@ -61,7 +61,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        return feature + self.block(feature)
+        # Batch norm's backward pass does not need its result.
+        return self.block(feature).add_(feature)
 
 
 def mlp(channels: int, expansion: int) -> list[nn.Module]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mmdiffkd.registry import MODELS
 
 from .blocks import Bottleneck, mlp
+from .precision import computing_dtype
 
 
 class Denoiser(BaseModule):
@@ -59,8 +60,10 @@ class Denoiser(BaseModule):
         embedding = embedding.reshape(
             *embedding.shape, *[1] * (noisy.dim() - 2)
         )
-        # Noisy latents are float32 even where the parameters are half.
-        return self.prediction((noisy + embedding).to(embedding.dtype))
+        # Noisy latents are float32 even where the network is half: cast once,
+        # instead of at every convolution and shortcut.
+        dtype = computing_dtype(self.time_embedding.weight)
+        return self.prediction((noisy + embedding).to(dtype))
 
 
 @MODELS.register_module()

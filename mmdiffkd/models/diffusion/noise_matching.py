@@ -1,11 +1,13 @@
 """Adaptive noise matching: how noisy is the student's latent already?"""
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 
 from .blocks import Bottleneck, batch_norm, is_map, mlp
+from .layout import lay_out
 from .precision import at_least_float32
 
 
@@ -67,8 +69,9 @@ class AdaptiveNoiseMatching(BaseModule):
         """
         features = self.features(latent)
         if features.dim() == 4:
-            features = features.mean(dim=(2, 3))
+            features = lay_out(features).mean(dim=(2, 3))
         logits = at_least_float32(self.gate(features))
         gamma = logits.softmax(dim=1)[:, 0]
         weight = gamma.reshape(-1, *[1] * (latent.dim() - 1))
-        return weight * latent + (1 - weight) * noise, gamma
+        latent, noise = latent.to(weight.dtype), noise.to(weight.dtype)
+        return torch.lerp(noise, latent, weight), gamma

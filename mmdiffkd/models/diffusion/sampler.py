@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from math import sqrt
 
+import torch
 from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
-from .precision import at_least_float32
+from .precision import at_least_float32, untracked
 from .schedule import NoiseSchedule
 
 
@@ -33,10 +34,16 @@ class DDIMSampler:
             visited lies one stride below. Defaults to 500.
         schedule (NoiseSchedule, optional): Its alpha-bar is read once, here.
             Defaults to None, a :class:`NoiseSchedule` with its defaults.
+        grad_steps (int, optional): In how many steps, the last ones, the
+            denoiser records gradients; in those before, its prediction is a
+            constant. The latent's own path is linear and keeps its gradient
+            in every step, so that what the walk starts from always gets one.
+            The values are the same whatever it is. Defaults to None, all.
 
     Raises:
         ValueError: If ``num_steps`` is not positive, exceeds
-            ``start_timestep``, or if that exceeds the schedule.
+            ``start_timestep``, if that exceeds the schedule, or if
+            ``grad_steps`` is negative or exceeds ``num_steps``.
 
     Source: Song et al., "Denoising Diffusion Implicit Models" (2021),
     Eq. (12) with sigma = 0; DiffKD, Eq. (5) and appendix B.1.
@@ -47,6 +54,7 @@ class DDIMSampler:
         num_steps: int = 5,
         start_timestep: int = 500,
         schedule: NoiseSchedule | None = None,
+        grad_steps: int | None = None,
     ) -> None:
         schedule = schedule or NoiseSchedule()
         if num_steps < 1:
@@ -65,6 +73,15 @@ class DDIMSampler:
                 f'start_timestep={start_timestep} lies beyond the schedule '
                 f'with num_train_timesteps={schedule.num_train_timesteps}'
             )
+        if grad_steps is None:
+            grad_steps = num_steps
+        if not 0 <= grad_steps <= num_steps:
+            raise ValueError(
+                f'grad_steps={grad_steps}: gradients can pass through the '
+                f'denoiser in 0 to num_steps={num_steps} of the inference '
+                'steps'
+            )
+        self.grad_steps = grad_steps
         stride = start_timestep // num_steps
         self.timesteps = [stride * i for i in reversed(range(num_steps))]
         alpha_bars = [schedule.alpha_bar(t) for t in self.timesteps] + [1.0]
@@ -83,7 +100,8 @@ class DDIMSampler:
     ) -> Tensor:
         """Walk from the first timestep to the clean estimate.
 
-        Gradients flow through all steps, into the denoiser and the latent.
+        Gradients flow into the latent, and through the last ``grad_steps``
+        steps into the denoiser.
 
         Args:
             denoiser (Callable): Predicts the noise in ``(latent, t)``.
@@ -95,9 +113,16 @@ class DDIMSampler:
             Tensor: The clean estimate, in float32 or better.
         """
         latent = at_least_float32(latent)
-        for timestep, latent_scale, noise_scale in self.steps:
-            noise = denoiser(latent, timestep).to(latent.dtype)
-            latent = latent_scale * latent + noise_scale * noise
+        untracked_steps = len(self.steps) - self.grad_steps
+        for index, (timestep, *scales) in enumerate(self.steps):
+            if torch.is_grad_enabled() and index >= untracked_steps:
+                noise = denoiser(latent, timestep)
+            else:
+                with untracked(latent.device):
+                    noise = denoiser(latent, timestep)
+            latent_scale, noise_scale = scales
+            noise = noise.to(latent.dtype)
+            latent = (latent_scale * latent).add_(noise, alpha=noise_scale)
             if trajectory is not None:
                 trajectory.append(latent)
         return latent

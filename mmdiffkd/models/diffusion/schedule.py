@@ -92,4 +92,5 @@ class NoiseSchedule(BaseModule):
         clean = at_least_float32(clean)
         alpha_bar = self.alpha_bars[timesteps].to(clean.dtype)
         alpha_bar = alpha_bar.reshape(-1, *[1] * (clean.dim() - 1))
-        return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        noisy = alpha_bar.sqrt() * clean
+        return noisy.addcmul_((1 - alpha_bar).sqrt(), noise.to(clean.dtype))

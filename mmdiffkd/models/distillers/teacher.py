@@ -1,5 +1,8 @@
 """The teacher, frozen and kept out of everything that is trained or saved."""
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -16,9 +19,28 @@ from mmdiffkd.utils import (
 from mmdiffkd.utils.naming import did_you_mean
 
 from .dry_run import dry_run, forward_to_taps
+from .folding import fold_batch_norms
 from .taps import Taps
 
-_KEYS = ('config', 'checkpoint', 'strict', 'trusted')
+#: How far folding and layout may move a tapped tensor, relative to its norm.
+TOLERANCE = 1e-4
+#: And the same where it runs, in its number format, which may be TF32.
+COARSE_TOLERANCE = 0.5
+_KEYS = (
+    'config',
+    'checkpoint',
+    'strict',
+    'trusted',
+    'fold_batch_norm',
+    'channels_last',
+    'dtype',
+    'compile',
+)
+_DTYPES = {
+    None: None,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
 _MISSING = object()
 
 
@@ -48,6 +70,11 @@ class FrozenTeacher(nn.Module):
     mode (dropout and stochastic depth too) and follows device and dtype
     moves. A deep copy shares it, so that a move of the copy moves it too.
 
+    Four switches make its forward pass faster. They take effect when the
+    weights are loaded; the first two change neither what is computed (beyond
+    rounding, which is checked then) nor what an evaluation of the network
+    needs, the last two apply to distillation alone, not to an evaluation.
+
     Args:
         config (str, Path, dict or Config): The teacher's whole config: a
             path, a ``package::name``, or the config itself.
@@ -57,9 +84,22 @@ class FrozenTeacher(nn.Module):
         strict (bool): Refuse missing and unexpected keys. Defaults to True.
         trusted (bool): Unpickle anything in the checkpoint, which runs code
             from it. Defaults to False.
+        fold_batch_norm (bool): Fold batch norms into the convolutions before
+            them, see :func:`~mmdiffkd.models.distillers.folding.find_pairs`;
+            never one with a tap on it. Defaults to False.
+        channels_last (bool): Keep the channels of an image's position side
+            by side in memory, which convolutions prefer. Tapped maps have
+            this layout too. Defaults to False.
+        dtype (str, optional): ``'bfloat16'`` or ``'float16'``: run under
+            autocast to this type, whatever the student runs in. Tapped
+            tensors are handed on in the input's type. Defaults to None: as
+            the student.
+        compile (bool): Compile the forward pass by ``torch.compile``.
+            Defaults to False.
 
     Raises:
-        ValueError: If ``config`` or ``checkpoint`` is not given.
+        ValueError: If ``config`` or ``checkpoint`` is not given, or a value
+            is not one of those above.
     """
 
     def __init__(
@@ -68,6 +108,10 @@ class FrozenTeacher(nn.Module):
         checkpoint: str | None = _MISSING,
         strict: bool = True,
         trusted: bool = False,
+        fold_batch_norm: bool = False,
+        channels_last: bool = False,
+        dtype: str | None = None,
+        compile: bool = False,
         **unknown,
     ) -> None:
         super().__init__()
@@ -86,9 +130,29 @@ class FrozenTeacher(nn.Module):
                 'checkpoint=...), a file or an https URL; None for a random '
                 'teacher, if that is what you want.'
             )
+        for key, value in (
+            ('fold_batch_norm', fold_batch_norm),
+            ('channels_last', channels_last),
+            ('compile', compile),
+        ):
+            if not isinstance(value, bool):
+                raise ValueError(
+                    f'`teacher.{key}` is {value!r}. Use True or False.'
+                )
+        if dtype not in tuple(_DTYPES):
+            raise ValueError(
+                f"`teacher.dtype` is {dtype!r}. Use 'bfloat16', 'float16', "
+                "or None for the student's."
+            )
         self.checkpoint = checkpoint
         self.strict = strict
         self.trusted = trusted
+        self.fold_batch_norm = fold_batch_norm
+        self.channels_last = channels_last
+        self.dtype = _DTYPES[dtype]
+        self._forward_to_taps = forward_to_taps
+        if compile:
+            self._forward_to_taps = torch.compile(forward_to_taps)
         config = load_config(config)
         if 'model' not in config:
             raise ValueError(
@@ -101,6 +165,8 @@ class FrozenTeacher(nn.Module):
         object.__setattr__(self, 'network', network)
         self.taps: Taps | None = None
         self._heads: list[str] = []
+        self._input_size: tuple[int, int] | None = None
+        self._folded = False
         self._renormalize: tuple[Tensor, Tensor] | None = None
 
     def attach(
@@ -108,18 +174,30 @@ class FrozenTeacher(nn.Module):
     ) -> dict[str, list[torch.Size]]:
         """Tap the network and find the shapes, see :func:`dry_run`."""
         self.taps = Taps(self.network, taps, 'teacher')
+        self._input_size = input_size
         shapes, self._heads = dry_run(
             self.network, self.taps, input_size, training=False
         )
         return shapes
 
     def init_weights(self) -> None:
-        """Load the checkpoint, or initialise a random teacher.
+        """Load the checkpoint, or initialise a random teacher; make it fast.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the checkpoint does not fit the config.
+            ValueError: If the checkpoint does not fit the config, or a
+                switch for speed does not fit the network.
         """
+        if self._folded:
+            # It has lost what a checkpoint would be loaded into.
+            return
+        self._load_weights()
+        # Some networks work out tables from their weights here.
+        self.network.eval()
+        if self.taps is not None:
+            self._speed_up()
+
+    def _load_weights(self) -> None:
         if self.checkpoint is None:
             # Random is random: no part fetches weights of its own.
             for module in self.network.modules():
@@ -127,7 +205,6 @@ class FrozenTeacher(nn.Module):
                     module.init_cfg = None
             if hasattr(self.network, 'init_weights'):
                 self.network.init_weights()
-            self.network.eval()
             print_log(
                 'The teacher is random (teacher.checkpoint=None).', 'current'
             )
@@ -139,9 +216,79 @@ class FrozenTeacher(nn.Module):
             str(self.checkpoint),
             self.strict,
         )
-        # Some networks work out tables from their weights here.
-        self.network.eval()
         print_log(f'Teacher weights: {self.checkpoint}', 'current')
+
+    @torch.no_grad()
+    def _speed_up(self) -> None:
+        """Apply the switches, and see that the taps yield what they did."""
+        if not (self.fold_batch_norm or self.channels_last or self.dtype):
+            return
+        device = next(self.network.parameters()).device
+        # A GPU's coarser TF32 would hide an error, or look like one.
+        self.to('cpu')
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(2, 3, *self._input_size, generator=generator)
+        images = images.to(next(self.network.parameters()))
+        expected = self._read(images, self.taps.taps)
+        if self.fold_batch_norm:
+            count = fold_batch_norms(
+                self.network,
+                lambda: forward_to_taps(self.network, images, self._heads),
+            )
+            self._folded = count > 0
+            print_log(f'Teacher: {count} batch norms folded', 'current')
+            self._check('fold_batch_norm', images, expected, TOLERANCE)
+        if self.channels_last:
+            for module in self.network.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
+            self._check('channels_last', images, expected, TOLERANCE)
+        self.to(device)
+        images = images.to(device)
+        if self.dtype is not None:
+            with self._precision(device):
+                moved = self._check(
+                    'dtype', images, expected, COARSE_TOLERANCE
+                )
+            print_log(
+                f'Teacher in {self.dtype}: what its taps yield for random '
+                f'images differs by {moved:.1%} of its norm at most',
+                'current',
+            )
+        elif device.type != 'cpu':
+            self._check('channels_last', images, expected, COARSE_TOLERANCE)
+
+    def _check(
+        self,
+        switch: str,
+        images: Tensor,
+        expected: dict[str, list[Tensor]],
+        limit: float,
+    ) -> float:
+        """How far a switch moves what the taps yield, relative to its norm."""
+        try:
+            found = self._read(images, self.taps.taps)
+        except RuntimeError as error:
+            raise ValueError(
+                f'`teacher.{switch}` is set, with which '
+                f'{type(self.network).__name__} cannot run on '
+                f'{images.device.type}: {error}. Leave it out.'
+            ) from error
+        parts = [
+            torch.dist(a.to(b), b) / b.norm().clamp_min(1e-30)
+            for tap, levels in expected.items()
+            for a, b in zip(found[tap], levels)
+        ]
+        moved = torch.stack(parts).max().item()
+        # Written so that NaN is refused.
+        if not moved <= limit:
+            raise ValueError(
+                f'`teacher.{switch}` moves what the teacher yields by '
+                f'{moved:.1e} of its norm; more than {limit:g} is no '
+                'rounding. Leave it out.'
+            )
+        return moved
 
     def match_input(self, student_preprocessor: nn.Module) -> None:
         """Prepare for input normalised by the student's preprocessor.
@@ -200,11 +347,28 @@ class FrozenTeacher(nn.Module):
             if self._flip:
                 inputs = inputs.flip(1)
             inputs = inputs * scale + shift
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self._precision(inputs.device):
+            tensors = self._read(inputs, taps, self._forward_to_taps)
+        if self.dtype is not None:
+            for tap, levels in tensors.items():
+                tensors[tap] = [level.to(inputs.dtype) for level in levels]
+        return tensors
+
+    def _read(
+        self, inputs: Tensor, taps: Iterable[str], run=forward_to_taps
+    ) -> dict[str, list[Tensor]]:
         with self.taps.record(taps):
-            forward_to_taps(self.network, inputs, self._heads)
+            run(self.network, inputs, self._heads)
         tensors = {tap: self.taps.read(tap) for tap in taps}
         self.taps.clear()
         return tensors
+
+    def _precision(self, device: torch.device) -> AbstractContextManager:
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.dtype)
 
     def train(self, mode: bool = True) -> 'FrozenTeacher':
         """Stay in eval mode."""

@@ -1,9 +1,12 @@
 """DiffKD: the student's feature is a noisy one; denoise, then compare."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
@@ -14,6 +17,8 @@ from ..diffusion import (
     NoiseSchedule,
 )
 from ..diffusion.blocks import batch_norm, is_map, pointwise
+from ..diffusion.checkpointing import checkpointed
+from ..diffusion.layout import best_memory_format, lay_out
 from ..diffusion.precision import at_least_float32
 from .aligned import Aligned
 from .checks import check_batch_statistics, check_channels, check_feature
@@ -70,6 +75,18 @@ class DiffKDNeck(BaseModule):
             before anything else (batch norm without parameters). The
             standardised feature is then what the student is compared with.
             Not in the released code. Defaults to False.
+        grad_steps (int, optional): In how many denoising steps, the last
+            ones, the distance's gradient passes through the denoiser; see
+            :class:`DDIMSampler`. Fewer are cheaper; what comes out and batch
+            norm's statistics are the same. Student, projections and noise
+            matching get a gradient with any number, the denoiser with 0 from
+            the diffusion loss alone. Defaults to None, all.
+        with_cp (bool): Whether the student's way, from its projection
+            through every denoising step to the last projection, is under
+            activation checkpointing: only the latents between are kept, and
+            the backward pass computes the rest once more. Results, gradients
+            and batch norm's statistics are the same; memory falls and time
+            rises. Defaults to False.
         init_cfg (dict, optional): Initialisation. Defaults to None,
             PyTorch's.
 
@@ -94,6 +111,8 @@ class DiffKDNeck(BaseModule):
         start_timestep: int = 500,
         num_train_timesteps: int = 1000,
         standardize_teacher: bool = False,
+        grad_steps: int | None = None,
+        with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -106,6 +125,7 @@ class DiffKDNeck(BaseModule):
         self.feature = feature
         self.diffusion_weight = diffusion_weight
         self.autoencoder_weight = autoencoder_weight
+        self.with_cp = with_cp
 
         self.standardization = nn.Identity()
         if standardize_teacher:
@@ -142,7 +162,7 @@ class DiffKDNeck(BaseModule):
         )
         self.schedule = NoiseSchedule(num_train_timesteps)
         self.sampler = DDIMSampler(
-            num_inference_steps, start_timestep, self.schedule
+            num_inference_steps, start_timestep, self.schedule, grad_steps
         )
         if self.denoiser.num_timesteps < num_train_timesteps:
             raise ValueError(
@@ -187,9 +207,8 @@ class DiffKDNeck(BaseModule):
             ValueError: If a tensor is not what ``feature`` and the channels
                 say, or batch norm cannot be trained on it.
         """
-        latent = self.project(student)
+        latent, gamma = self._run(self._start, student, noise)
         target, autoencoder_loss = self.encode(teacher)
-        latent, gamma = self.match_noise(latent, noise)
         refined = self.refine(latent)
         diffusion_loss = self.diffusion_loss(
             target, diffusion_noise, timesteps
@@ -249,7 +268,7 @@ class DiffKDNeck(BaseModule):
             Tensor: The student's latent, (B, latent_channels, ...).
         """
         self._check('student', student, self.student_channels)
-        return self.student_projection(student)
+        return self.student_projection(self._lay_out(student))
 
     def encode(self, teacher: Tensor) -> tuple[Tensor, Tensor | None]:
         """Make the target, Eq. (6).
@@ -263,11 +282,12 @@ class DiffKDNeck(BaseModule):
             reconstruction loss, None without an autoencoder.
         """
         self._check('teacher', teacher, self.teacher_channels)
-        teacher = self.standardization(teacher.detach())
+        teacher = self.standardization(self._lay_out(teacher.detach()))
         if self.autoencoder is None:
             return teacher, None
         code = self.autoencoder.encode(teacher)
-        loss = _mean_squared_error(self.autoencoder.decode(code), teacher)
+        decoded = at_least_float32(self.autoencoder.decode(code))
+        loss = _mean_square(decoded - teacher)
         return code.detach(), loss
 
     def match_noise(
@@ -291,7 +311,7 @@ class DiffKDNeck(BaseModule):
             noise = self._draw_noise(
                 student_latent.shape, student_latent.device
             )
-        return self.noise_matching(student_latent, noise)
+        return self.noise_matching(student_latent, self._lay_out(noise))
 
     def refine(
         self, latent: Tensor, trajectory: list[Tensor] | None = None
@@ -307,8 +327,12 @@ class DiffKDNeck(BaseModule):
         Returns:
             Tensor: The refined latent, of the same shape.
         """
-        latent = self.sampler.sample(self.denoiser, latent, trajectory)
-        return self.output_projection(latent.to(self._dtype))
+        latent = self.sampler.sample(
+            partial(self._run, self.denoiser), latent, trajectory
+        )
+        refined = self._run(self.output_projection, latent.to(self._dtype))
+        # The distance may hand back a gradient that lies otherwise.
+        return lay_out(refined)
 
     def denoise(
         self, student_latent: Tensor, noise: Tensor | None = None
@@ -348,8 +372,17 @@ class DiffKDNeck(BaseModule):
             noise = self._draw_noise(target.shape, target.device)
         if timesteps is None:
             timesteps = self._draw_timesteps(len(target), target.device)
-        noisy = self.schedule.add_noise(target, noise, timesteps)
-        return _mean_squared_error(self.denoiser(noisy, timesteps), noise)
+        noise = self._lay_out(noise)
+        # Nothing is named that need not outlive its line: maps are large.
+        return _mean_square(
+            at_least_float32(
+                self.denoiser(
+                    self.schedule.add_noise(target, noise, timesteps),
+                    timesteps,
+                )
+            )
+            - noise
+        )
 
     @torch.no_grad()
     def trajectory(
@@ -395,13 +428,34 @@ class DiffKDNeck(BaseModule):
         return [*seen, ('teacher', self.encode(teacher)[0])]
 
     @property
+    def _parameter(self) -> Tensor:
+        return next(self.denoiser.parameters())
+
+    @property
     def _dtype(self) -> torch.dtype:
-        return self.student_projection.weight.dtype
+        return self._parameter.dtype
 
     def _check(self, side: str, tensor: Tensor, channels: int) -> None:
         check_feature(side, tensor, channels, self.feature)
         if self.training:
             check_batch_statistics(side, tensor)
+
+    def _start(
+        self, student: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.match_noise(self.project(student), noise)
+
+    def _run(self, stage: Callable[..., Any], *inputs: Any) -> Any:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpointed(self, stage, *inputs)
+        return stage(*inputs)
+
+    def _lay_out(self, tensor: Tensor) -> Tensor:
+        return lay_out(tensor, self._memory_format)
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return best_memory_format(self.channels, self._parameter)
 
     def _draw_noise(
         self,
@@ -409,12 +463,18 @@ class DiffKDNeck(BaseModule):
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        return torch.randn(
+        channels_last = (
+            len(shape) == 4 and self._memory_format == torch.channels_last
+        )
+        if channels_last:
+            shape = (shape[0], *shape[2:], shape[1])
+        noise = torch.randn(
             shape,
             generator=generator,
             dtype=self._dtype,
             device=generator.device if generator else device,
         ).to(device)
+        return noise.movedim(-1, 1) if channels_last else noise
 
     def _draw_timesteps(
         self,
@@ -430,5 +490,7 @@ class DiffKDNeck(BaseModule):
         ).to(device)
 
 
-def _mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(at_least_float32(prediction), at_least_float32(target))
+def _mean_square(error: Tensor) -> Tensor:
+    # The gradients of `mse_loss` and `mean` lie plain, however the error
+    # lies, and the former keeps both operands.
+    return error.square().sum() / error.numel()

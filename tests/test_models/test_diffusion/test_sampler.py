@@ -101,6 +101,50 @@ def test_trajectory_takes_every_step():
     torch.testing.assert_close(trajectory[0], expected)
 
 
+@pytest.mark.parametrize('grad_steps', range(6))
+def test_gradients_of_the_last_steps(grad_steps):
+    # The denoiser predicts weight * latent; the derivatives by hand.
+    start = torch.tensor([0.7, -1.2], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    sampler = DDIMSampler(grad_steps=grad_steps)
+    refined = sampler.sample(lambda latent, t: weight * latent, start)
+    by_start, by_weight = torch.autograd.grad(
+        refined.sum(), (start, weight), allow_unused=True
+    )
+
+    latent = start.detach().clone()
+    along_start, along_weight = torch.ones(2), torch.zeros(2)
+    for i, (_, latent_scale, noise_scale) in enumerate(sampler.steps):
+        tracked = i >= 5 - grad_steps
+        passed = latent_scale + tracked * noise_scale * 0.3
+        along_start = passed * along_start
+        along_weight = passed * along_weight + tracked * noise_scale * latent
+        latent = (latent_scale + noise_scale * 0.3) * latent
+    torch.testing.assert_close(refined.detach(), latent)
+    torch.testing.assert_close(by_start, along_start.double())
+    assert (by_weight is None) == (grad_steps == 0)
+    if grad_steps:
+        torch.testing.assert_close(by_weight, along_weight.sum())
+
+
+def test_all_steps_have_gradients_by_default():
+    assert DDIMSampler().grad_steps == 5
+    assert DDIMSampler(3).grad_steps == 3
+
+
+@pytest.mark.parametrize('grad_steps', [0, 2])
+def test_untracked_steps_leave_autocast_its_gradients(grad_steps):
+    # Weights cast under `no_grad` must not serve the passes after it.
+    denoiser = torch.nn.Linear(3, 3)
+    latent = torch.randn(2, 3)
+    sampler = DDIMSampler(grad_steps=grad_steps)
+    with torch.autocast('cpu', torch.bfloat16):
+        refined = sampler.sample(lambda z, t: denoiser(z), latent)
+        loss = refined.sum() + denoiser(latent).sum()
+    loss.backward()
+    assert denoiser.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_walks_in_float32(dtype):
     seen = []
@@ -131,6 +175,8 @@ def test_another_schedule():
         ({'num_steps': -1}, 'num_steps=-1'),
         ({'num_steps': 501}, 'num_steps=501.*start_timestep=500'),
         ({'start_timestep': 0}, 'start_timestep=0'),
+        ({'grad_steps': -1}, 'grad_steps=-1.*num_steps=5'),
+        ({'grad_steps': 6}, 'grad_steps=6.*num_steps=5'),
         (
             {'start_timestep': 1001},
             'start_timestep=1001.*num_train_timesteps=1000',

@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from no_sync import NoSynchronisation
 from reference_state import load_reference_state
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmdiffkd.models.diffusion import BottleneckDenoiser, NoiseSchedule
+from mmdiffkd.models.diffusion import (
+    BottleneckDenoiser,
+    NoiseSchedule,
+    layout,
+)
 from mmdiffkd.models.necks import Aligned, DiffKDNeck
 from mmdiffkd.registry import MODELS
+from mmdiffkd.utils.measure import peak_memory
 
 DATA = Path(__file__).parents[2] / 'data'
 # Arguments of a neck and the spatial size of its features.
@@ -23,6 +30,14 @@ CASES = {
     'without noise': ({'noise_matching': False}, (5, 7)),
 }
 HALVES = [torch.float16, torch.bfloat16]
+# Options that change what a step costs, and not what comes out of it.
+COSTS = {
+    'plain': {},
+    'some steps': {'grad_steps': 2},
+    'no steps': {'grad_steps': 0},
+    'checkpointed': {'with_cp': True},
+    'both': {'grad_steps': 2, 'with_cp': True},
+}
 
 all_cases = pytest.mark.parametrize(
     'arguments, size', CASES.values(), ids=CASES.keys()
@@ -34,13 +49,29 @@ half_cases = pytest.mark.parametrize(
 )
 
 
+all_costs = pytest.mark.parametrize('costs', COSTS.values(), ids=COSTS.keys())
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
 
 
-def make(arguments, size, batch_size=4, dtype=torch.float32):
+@pytest.fixture(params=['plain', 'channels last'])
+def any_layout(request, monkeypatch):
+    """Both layouts of maps, whatever their channels and dtype."""
+    least = 1 if request.param == 'channels last' else float('inf')
+    table = {
+        ('cpu', dtype): least
+        for dtype in (torch.float64, torch.float32, *HALVES)
+    }
+    monkeypatch.setattr(layout, '_CHANNELS_LAST_FROM', table)
+
+
+def make(arguments, size, batch_size=4, dtype=torch.float32, seed=None):
     """A neck from 6 to 12 channels, two features and the random tensors."""
+    if seed is not None:
+        torch.manual_seed(seed)
     neck = DiffKDNeck(6, 12, **arguments).to(dtype)
     student = torch.randn(batch_size, 6, *size, dtype=dtype)
     teacher = torch.randn(batch_size, 12, *size, dtype=dtype)
@@ -51,6 +82,17 @@ def make(arguments, size, batch_size=4, dtype=torch.float32):
 def total(aligned):
     distance = F.mse_loss(aligned.student.float(), aligned.teacher.float())
     return distance + sum(aligned.losses.values())
+
+
+def train(neck, student, teacher, drawn):
+    """Everything that a step leaves behind."""
+    neck.zero_grad()
+    student = student.clone().requires_grad_()
+    aligned = neck(student, teacher, **drawn)
+    total(aligned).backward()
+    gradients = {n: p.grad for n, p in neck.named_parameters()}
+    buffers = {n: b.clone() for n, b in neck.named_buffers()}
+    return aligned, student.grad, gradients, buffers
 
 
 def receivers(neck, loss):
@@ -71,9 +113,10 @@ def count(module):
 # Equality with the released module
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
 @pytest.mark.parametrize('mode', ['train', 'eval'])
 @pytest.mark.parametrize('file', ['feature_with_autoencoder', 'logits'])
-def test_equals_the_released_module(file, mode):
+def test_equals_the_released_module(file, mode, with_cp, any_layout):
     arrays = np.load(DATA / f'{file}.npz')
     meta = json.loads(str(arrays['meta']))
     vectors = meta['kernel_size'] == 1
@@ -89,6 +132,7 @@ def test_equals_the_released_module(file, mode):
         feature='vector' if vectors else 'map',
         num_inference_steps=meta['inference_steps'],
         num_train_timesteps=meta['num_train_timesteps'],
+        with_cp=with_cp,
     )
     load_reference_state(neck, arrays).train(mode == 'train')
     assert neck.sampler.timesteps == meta['timesteps_visited']
@@ -388,6 +432,166 @@ def test_every_parameter_is_trained():
     assert all(p.grad is not None for p in neck.parameters())
 
 
+def test_every_gradient_is_the_default():
+    arguments, size = CASES['map']
+    default = train(*make(arguments, size, seed=0))
+    all_steps = train(*make(arguments | {'grad_steps': 5}, size, seed=0))
+    torch.testing.assert_close(all_steps, default, rtol=0, atol=0)
+
+
+@all_cases
+@pytest.mark.parametrize('grad_steps', range(5))
+def test_fewer_steps_with_gradients(arguments, size, grad_steps):
+    expected = train(*make(arguments, size, seed=0))
+    neck, student, teacher, drawn = make(
+        arguments | {'grad_steps': grad_steps}, size, seed=0
+    )
+    outputs = []
+    handle = neck.denoiser.register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
+    )
+    actual = train(neck, student, teacher, drawn)
+    handle.remove()
+    # Tensors and statistics are the same bit for bit, gradients are not.
+    for i in (0, 3):
+        torch.testing.assert_close(actual[i], expected[i], rtol=0, atol=0)
+    assert [output.requires_grad for output in outputs] == [
+        *[False] * (5 - grad_steps),
+        *[True] * (grad_steps + 1),
+    ]
+    assert not torch.allclose(actual[1], expected[1])
+    assert actual[1].flatten(1).abs().sum(1).min() > 0
+    assert all(gradient is not None for gradient in actual[2].values())
+    for name, gradient in actual[2].items():
+        if name.startswith(('output_projection', 'autoencoder')):
+            assert torch.equal(gradient, expected[2][name])
+
+    aligned = neck(student, teacher, **drawn)
+    distance = F.mse_loss(aligned.student, aligned.teacher)
+    reached = receivers(neck, distance)
+    assert ('denoiser' in reached) == (grad_steps > 0)
+    assert {'student_projection', 'output_projection'} <= reached
+
+
+def test_without_steps_the_student_gets_the_linear_path():
+    neck, student, teacher, drawn = make({'grad_steps': 0}, (5, 7))
+    latent = neck.project(student).detach().requires_grad_()
+    walked = neck.sampler.sample(neck.denoiser, latent)
+    (gradient,) = torch.autograd.grad(walked.sum(), latent)
+    # 1 / sqrt(alpha-bar) at the first timestep visited, 400.
+    gain = neck.schedule.alpha_bars[400].rsqrt()
+    torch.testing.assert_close(gradient, gain.expand_as(gradient))
+
+
+# Activation checkpointing
+
+
+@all_cases
+@pytest.mark.parametrize('grad_steps', [None, 2])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_checkpointing_changes_nothing(
+    arguments, size, grad_steps, autocast, any_layout
+):
+    arguments = arguments | {'grad_steps': grad_steps}
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        expected = train(*make(arguments, size, seed=0))
+        actual = train(*make(arguments | {'with_cp': True}, size, seed=0))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def test_checkpointing_with_its_own_noise():
+    results = []
+    for with_cp in (False, True):
+        neck, student, teacher, _ = make(
+            CASES['map'][0] | {'with_cp': with_cp}, (5, 7), seed=0
+        )
+        results.append(train(neck, student, teacher, {}))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_checkpointing_runs_the_walk_twice():
+    neck, student, teacher, drawn = make({'with_cp': True}, (5, 7))
+    seen = []
+    neck.denoiser.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[1])
+    )
+    aligned = neck(student, teacher, **drawn)
+    assert len(seen) == 6
+    total(aligned).backward()
+    # The pass of the diffusion loss is the last one before the backward pass
+    # begins: nothing would be saved.
+    assert seen[6:] == [0, 100, 200, 300, 400]
+    seen.clear()
+    with torch.no_grad():
+        neck(student, teacher, **drawn)
+    assert len(seen) == 6
+
+
+def test_checkpointing_saves_memory():
+    def peak(**arguments):
+        neck = DiffKDNeck(32, 32, **arguments)
+        student, teacher = torch.randn(2, 2, 32, 40, 40)
+        student.requires_grad_()
+
+        def step():
+            drawn = neck.draw(student, teacher)
+            total(neck(student, teacher, **drawn)).backward()
+
+        step()
+        return peak_memory(step)
+
+    plain = peak()
+    assert peak(with_cp=True) < 0.5 * plain
+    assert peak(grad_steps=1) < 0.6 * plain
+    assert peak(grad_steps=1, with_cp=True) < peak(with_cp=True)
+
+
+# What a step costs
+
+
+@pytest.mark.parametrize(
+    'arguments, size', [CASES['autoencoder'], CASES['vector']]
+)
+@all_costs
+def test_cost_is_linear_in_the_steps(arguments, size, costs):
+    def operators(num_inference_steps):
+        neck, student, teacher, drawn = make(
+            arguments | {'num_inference_steps': num_inference_steps} | costs,
+            size,
+        )
+        with Count() as count:
+            total(neck(student, teacher, **drawn)).backward()
+        return count.operators
+
+    counts = [operators(steps) for steps in (2, 3, 4, 9)]
+    step = counts[1] - counts[0]
+    assert counts[2] == counts[1] + step
+    assert counts[3] == counts[1] + 6 * step
+
+
+class Count(TorchDispatchMode):
+    """Counts operators."""
+
+    operators = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.operators += 1
+        return operator(*args, **(kwargs or {}))
+
+
+@all_cases
+@all_costs
+@pytest.mark.parametrize('autocast', [False, True])
+def test_the_host_waits_for_nothing(arguments, size, costs, autocast):
+    neck, student, teacher, _ = make(arguments | costs, size)
+    generator = torch.Generator().manual_seed(1)
+    with NoSynchronisation():
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            drawn = neck.draw(student, teacher, generator)
+            loss = total(neck(student, teacher, **drawn))
+        loss.backward()
+
+
 # Precision
 
 
@@ -459,11 +663,18 @@ def test_schedule_survives_a_construction_on_meta():
     assert neck.sampler.steps == reference.sampler.steps
 
 
-def test_runs_on_meta():
-    neck, student, teacher, drawn = make(*CASES['autoencoder'])
+@all_cases
+@all_costs
+def test_runs_on_meta(arguments, size, costs):
+    # Which also proves that no value is read: there are none.
+    neck, student, teacher, drawn = make(arguments | costs, size)
     drawn = {name: value.to('meta') for name, value in drawn.items()}
-    aligned = neck.to('meta')(student.to('meta'), teacher.to('meta'), **drawn)
-    assert aligned.student.shape == (4, 8, 5, 7)
+    student = student.to('meta').requires_grad_()
+    aligned = neck.to('meta')(student, teacher.to('meta'), **drawn)
+    channels = arguments.get('latent_channels', 12)
+    assert aligned.student.shape == (4, channels, *size)
+    total(aligned).backward()
+    assert student.grad.shape == student.shape
 
 
 # Compilation
@@ -471,23 +682,54 @@ def test_runs_on_meta():
 
 @all_cases
 def test_compiles_without_a_graph_break(arguments, size):
-    neck, student, teacher, drawn = make(arguments, size)
     torch._dynamo.reset()
-    compiled = torch.compile(neck, fullgraph=True, backend='eager')
-    results = []
-    for module in (neck, compiled):
-        neck.zero_grad()
-        student.grad = None
-        student.requires_grad_()
-        aligned = module(student, teacher, **drawn)
-        total(aligned).backward()
-        gradients = {n: p.grad for n, p in neck.named_parameters()}
-        results.append((aligned, student.grad, gradients))
-    torch.testing.assert_close(*results)
+    expected = train(*make(arguments, size, seed=0))
+    neck, *tensors = make(arguments, size, seed=0)
+    neck.compile(fullgraph=True, backend='eager')
+    torch.testing.assert_close(train(neck, *tensors), expected)
+
+
+@pytest.mark.parametrize('costs', [{'grad_steps': 1}, {'with_cp': True}])
+def test_compiles_with_its_options(costs, any_layout):
+    torch._dynamo.reset()
+    arguments, size = CASES['map']
+    arguments = arguments | costs | {'num_inference_steps': 2}
+    expected = train(*make(arguments, size, seed=0))
+    neck, *tensors = make(arguments, size, seed=0)
+    neck.compile(fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(train(neck, *tensors), expected)
+
+
+@half_cases
+@pytest.mark.parametrize('costs', [{}, {'grad_steps': 1, 'with_cp': True}])
+def test_compiles_once(arguments, size, costs):
+    torch._dynamo.reset()
+    arguments = arguments | costs | {'num_inference_steps': 2}
+    neck, student, teacher, _ = make(arguments, size)
+    neck.compile(fullgraph=True, backend='eager')
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.01)
+    generator = torch.Generator()
+
+    def epoch(steps=3):
+        for _ in range(steps):
+            drawn = neck.draw(student, teacher, generator)
+            optimizer.zero_grad()
+            train(neck, student, teacher, drawn)
+            optimizer.step()
+
+    epoch(1)
+    with torch.compiler.set_stance('fail_on_recompile'):
+        epoch()
+        neck.eval().train()
+        neck.diffusion_loss(
+            torch.ones(3, neck.channels, *size), timesteps=torch.arange(3)
+        )
+        epoch()
 
 
 @half_cases
 def test_compiles_under_autocast(arguments, size):
+    arguments = arguments | {'num_inference_steps': 2}
     neck, student, teacher, drawn = make(arguments, size)
     torch._dynamo.reset()
     compiled = torch.compile(neck, fullgraph=True, backend='aot_eager')
@@ -500,14 +742,18 @@ def test_compiles_under_autocast(arguments, size):
 
 @pytest.mark.gpu
 @all_cases
-def test_no_synchronisation_with_the_device(arguments, size):
-    neck, student, teacher, _ = make(arguments, size)
+@all_costs
+@pytest.mark.parametrize('autocast', [False, True])
+def test_no_synchronisation_with_the_device(arguments, size, costs, autocast):
+    neck, student, teacher, _ = make(arguments | costs, size)
     neck, student, teacher = (x.cuda() for x in (neck, student, teacher))
     generator = torch.Generator('cuda').manual_seed(1)
 
     def step():
-        drawn = neck.draw(student, teacher, generator)
-        total(neck(student, teacher, **drawn)).backward()
+        with torch.autocast('cuda', torch.bfloat16, enabled=autocast):
+            drawn = neck.draw(student, teacher, generator)
+            loss = total(neck(student, teacher, **drawn))
+        loss.backward()
 
     step()
     torch.cuda.set_sync_debug_mode('error')
@@ -583,6 +829,12 @@ def test_maps_and_vectors_mixed_up():
         ({'num_inference_steps': 0}, 'num_steps=0.*inference steps'),
         ({'num_inference_steps': 501}, 'num_steps=501 inference steps'),
         ({'num_train_timesteps': 400}, 'num_train_timesteps=400'),
+        ({'grad_steps': -1}, 'grad_steps=-1'),
+        ({'grad_steps': 6}, 'grad_steps=6.*num_steps=5'),
+        (
+            {'num_inference_steps': 3, 'grad_steps': 4},
+            'grad_steps=4.*num_steps=3',
+        ),
         ({'num_train_timesteps': 0}, 'num_train_timesteps=0'),
         (
             {'num_train_timesteps': 2000},
