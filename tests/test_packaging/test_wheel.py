@@ -1,12 +1,16 @@
+import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import torch
+from recipe_files import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,3 +112,66 @@ def test_configs_are_found_in_an_installed_wheel(wheel, tmp_path):
     file, model = result.stdout.split()
     assert Path(file).is_relative_to(tmp_path)
     assert model == 'ImageClassifier'
+
+
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    """A folder on the path with what an installation puts there."""
+    folder = tmp_path_factory.mktemp('site')
+    with ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def as_mim_does(site, config, port):
+    """The command that ``mim train`` runs, see OpenMIM 0.3.9."""
+    script = site / 'mmdiffkd' / '.mim' / 'tools' / 'train.py'
+    return [
+        *(sys.executable, '-m', 'torch.distributed.launch'),
+        *('--nproc_per_node=1', f'--master_port={port}', script, config),
+        *('--launcher', 'pytorch', '--work-dir', 'run'),
+    ]
+
+
+def by_mim(site, config, port):
+    """``mim train`` itself; its command-line script may be elsewhere."""
+    return [
+        *(sys.executable, '-c', 'from mim.cli import cli; cli()'),
+        *('train', 'mmdiffkd', config, '--launcher', 'pytorch'),
+        *('--gpus', '1', '--port', str(port), '--work-dir', 'run'),
+    ]
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        as_mim_does,
+        pytest.param(
+            by_mim,
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec('mim') is None,
+                reason='needs openmim',
+            ),
+        ),
+    ],
+)
+def test_mim_trains(site, tmp_path, command):
+    recipe = write_recipe(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    result = subprocess.run(
+        command(site, recipe / 'distiller.py', port),
+        cwd=tmp_path,
+        capture_output=True,
+        env={
+            **os.environ,
+            'PYTHONPATH': str(site),
+            'CUDA_VISIBLE_DEVICES': '',
+        },
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    checkpoint = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 2
+    assert checkpoint['distill_state_dict']

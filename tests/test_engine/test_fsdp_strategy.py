@@ -1,0 +1,134 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_recipes
+import torch
+from generated_data import write_class_folders
+from mmengine.registry import STRATEGIES
+from torch import nn
+
+from mmdiffkd.engine.fsdp_strategy import FSDPStrategy
+
+TESTS = Path(__file__).parents[1]
+RUNS = ('whole', 'sharded', 'blocks', 'resumed')
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    """By run: the last checkpoint, and what either process held."""
+    folder = tmp_path_factory.mktemp('sharded')
+    write_class_folders(folder / 'data', images_per_class=4, size=(20, 20))
+    environment = {
+        **os.environ,
+        'PYTHONPATH': str(TESTS),
+        'CUDA_VISIBLE_DEVICES': '',
+    }
+    started = [
+        subprocess.Popen(
+            [
+                *(sys.executable, TESTS / 'sharded_processes.py'),
+                *(folder, str(rank)),
+            ],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors[-3000:]
+    assert not list(folder.glob('*/.*.tmp'))
+    return {
+        run: (
+            torch.load(folder / run / 'epoch_2.pth', weights_only=False),
+            [torch.load(folder / f'{run}_{rank}.pt') for rank in range(2)],
+        )
+        for run in RUNS
+    }
+
+
+def weights(checkpoint):
+    return {**checkpoint['state_dict'], **checkpoint['distill_state_dict']}
+
+
+@pytest.mark.parametrize('run', ['sharded', 'blocks', 'resumed'])
+def test_weights_are_those_of_whole_training(found, run):
+    expected, _ = found['whole']
+    checkpoint, _ = found[run]
+    torch.testing.assert_close(weights(checkpoint), weights(expected))
+    assert checkpoint['meta']['iter'] == expected['meta']['iter'] == 2
+
+
+@pytest.mark.parametrize('run', ['sharded', 'blocks'])
+def test_norm_is_that_of_all_gradients(found, run):
+    for ours, theirs in zip(found[run][1], found['whole'][1]):
+        assert ours['norm'] == pytest.approx(theirs['norm'], rel=1e-5)
+
+
+def test_checkpoint_is_the_plain_students(found, build):
+    checkpoint, _ = found['sharded']
+    plain = build(tiny_recipes.classifier())
+    plain.load_state_dict(checkpoint['state_dict'], strict=True)
+
+
+def test_processes_share_all_but_the_teacher(found):
+    whole, sharded = found['whole'][1], found['sharded'][1]
+    for name in ('parameters', 'momentum'):
+        total = whole[0][name]
+        parts = [process[name] for process in sharded]
+        assert sum(parts) == total
+        assert max(parts) < 0.51 * total
+    teachers = {process['teacher'] for process in (*whole, *sharded)}
+    assert len(teachers) == 1 and teachers.pop() > 0
+
+
+def strategy(tmp_path, **settings):
+    return STRATEGIES.build(
+        dict(
+            type='mmdiffkd.FSDPStrategy',
+            work_dir=str(tmp_path),
+            env_kwargs=dict(launcher='none'),
+            **settings,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(skip_init_weights=True), 'strategy.skip_init_weights'),
+        (dict(state_dict_cfg='local'), 'strategy.state_dict_cfg'),
+        (
+            dict(model_wrapper=dict(auto_wrap_policy='x')),
+            'auto_wrap_policy.*strategy.units',
+        ),
+        (
+            dict(
+                model_wrapper=dict(
+                    mixed_precision=dict(buffer_dtype='float16')
+                )
+            ),
+            'buffer_dtype.*float32',
+        ),
+    ],
+)
+def test_what_would_leave_a_distiller_wrong(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        strategy(tmp_path, **settings)
+
+
+def test_unknown_units(tmp_path, build):
+    made = strategy(tmp_path, units='SwinBlock')
+    assert isinstance(made, FSDPStrategy)
+    with pytest.raises(ValueError, match=r"\['SwinBlock'\].*BasicBlock"):
+        made._wrap_model(build(tiny_recipes.distiller()))
+
+
+def test_plain_model(tmp_path):
+    with pytest.raises(TypeError, match="type='FSDPStrategy'"):
+        strategy(tmp_path)._wrap_model(nn.Linear(2, 2))
