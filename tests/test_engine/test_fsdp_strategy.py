@@ -46,7 +46,10 @@ def found(tmp_path_factory):
     return {
         run: (
             torch.load(folder / run / 'epoch_2.pth', weights_only=False),
-            [torch.load(folder / f'{run}_{rank}.pt') for rank in range(2)],
+            [
+                torch.load(folder / f'{run}_{rank}.pt', weights_only=False)
+                for rank in range(2)
+            ],
         )
         for run in RUNS
     }

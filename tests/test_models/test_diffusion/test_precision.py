@@ -23,16 +23,22 @@ def test_dtype(given, kept):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_computing_dtype(dtype):
-    parameter = torch.ones(2)
-    assert computing_dtype(parameter) == torch.float32
-    assert computing_dtype(parameter.double()) == torch.float64
+    cpu, meta = torch.device('cpu'), torch.device('meta')
+
+    def assert_computes(given, expected, device=cpu):
+        assert computing_dtype(device, given) == expected
+        layer = torch.nn.Linear(2, 2, device=device, dtype=given)
+        feature = torch.ones(1, 2, device=device, dtype=given)
+        assert layer(feature).dtype == expected
+
+    assert_computes(torch.float32, torch.float32)
     with torch.autocast('cpu', dtype):
-        assert computing_dtype(parameter) == dtype
-        assert (parameter[None] @ parameter[:, None]).dtype == dtype
+        assert_computes(torch.float32, dtype)
+        assert_computes(torch.float64, torch.float64)
         # Autocast on one device is none on another.
-        assert computing_dtype(parameter.to('meta')) == torch.float32
+        assert_computes(torch.float32, torch.float32, meta)
         with torch.autocast('cpu', enabled=False):
-            assert computing_dtype(parameter) == torch.float32
+            assert_computes(torch.float32, torch.float32)
 
 
 @pytest.mark.parametrize('enabled', [True, False])

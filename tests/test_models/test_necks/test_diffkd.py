@@ -633,6 +633,16 @@ def test_autocast_is_near_float32(arguments, size, dtype):
 
 
 @half_cases
+def test_autocast_leaves_float64(arguments, size, any_layout):
+    results = []
+    for enabled in (False, True):
+        tensors = make(arguments, size, dtype=torch.float64, seed=0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            results.append(train(*tensors))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@half_cases
 @pytest.mark.parametrize('dtype', [torch.float64, *HALVES])
 def test_training_in_another_dtype(arguments, size, dtype):
     neck, student, teacher, drawn = make(arguments, size, dtype=dtype)
