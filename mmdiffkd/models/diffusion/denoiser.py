@@ -62,7 +62,7 @@ class Denoiser(BaseModule):
         )
         # Noisy latents are float32 even where the network is half: cast once,
         # instead of at every convolution and shortcut.
-        dtype = computing_dtype(self.time_embedding.weight)
+        dtype = computing_dtype(noisy.device, embedding.dtype)
         return self.prediction((noisy + embedding).to(dtype))
 
 

@@ -26,20 +26,21 @@ _CHANNELS_LAST_FROM = {
 
 
 def best_memory_format(
-    channels: int, parameter: Tensor
+    channels: int, device: torch.device, dtype: torch.dtype
 ) -> torch.memory_format:
     """The faster layout of maps.
 
     Args:
         channels (int): C of the maps.
-        parameter (Tensor): A weight of the convolutions that work on them;
-            its device, its dtype and autocast decide.
+        device (torch.device): Where they are.
+        dtype (torch.dtype): That of the convolutions' weights. Autocast, if
+            it is on, outdoes it.
 
     Returns:
         torch.memory_format: ``torch.channels_last`` or
         ``torch.contiguous_format``.
     """
-    key = parameter.device.type, computing_dtype(parameter)
+    key = device.type, computing_dtype(device, dtype)
     if channels >= _CHANNELS_LAST_FROM.get(key, float('inf')):
         return torch.channels_last
     return torch.contiguous_format

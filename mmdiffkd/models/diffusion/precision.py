@@ -16,28 +16,27 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def computing_dtype(parameter: Tensor) -> torch.dtype:
-    """The dtype in which a layer with this weight computes.
+def computing_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a layer with weights of ``dtype`` computes.
 
-    It is autocast's, if autocast is on for the weight's device, and else the
-    weight's own.
+    It is autocast's, if autocast is on for the device, and else the weights'.
+    Autocast leaves float64 as it is.
     """
-    device = parameter.device.type
-    if _autocasts(device):
-        return torch.get_autocast_dtype(device)
-    return parameter.dtype
+    if _autocasts(device) and dtype != torch.float64:
+        return torch.get_autocast_dtype(device.type)
+    return dtype
 
 
 @contextmanager
 def untracked(device: torch.device) -> Iterator[None]:
     """Run a block without recording gradients, under autocast as well.
 
-    Before PyTorch 2.10, autocast kept the weights that it had cast under
-    ``no_grad`` and used them, cut off from the parameters, in the forward
-    passes that came after. So nothing cast in here is kept.
+    In older versions of PyTorch autocast keeps the weights that it has cast
+    under ``no_grad`` and uses them, cut off from the parameters, in the
+    forward passes that follow. So nothing that is cast in here is kept.
     """
     with torch.no_grad():
-        if not _autocasts(device.type):
+        if not _autocasts(device):
             yield
             return
         with torch.autocast(
@@ -48,6 +47,6 @@ def untracked(device: torch.device) -> Iterator[None]:
             yield
 
 
-def _autocasts(device: str) -> bool:
+def _autocasts(device: torch.device) -> bool:
     # PyTorch has no autocast on meta, where the dry run takes place.
-    return device != 'meta' and torch.is_autocast_enabled(device)
+    return device.type != 'meta' and torch.is_autocast_enabled(device.type)

@@ -428,12 +428,8 @@ class DiffKDNeck(BaseModule):
         return [*seen, ('teacher', self.encode(teacher)[0])]
 
     @property
-    def _parameter(self) -> Tensor:
-        return next(self.denoiser.parameters())
-
-    @property
     def _dtype(self) -> torch.dtype:
-        return self._parameter.dtype
+        return self.student_projection.weight.dtype
 
     def _check(self, side: str, tensor: Tensor, channels: int) -> None:
         check_feature(side, tensor, channels, self.feature)
@@ -451,11 +447,10 @@ class DiffKDNeck(BaseModule):
         return stage(*inputs)
 
     def _lay_out(self, tensor: Tensor) -> Tensor:
-        return lay_out(tensor, self._memory_format)
+        return lay_out(tensor, self._memory_format(tensor.device))
 
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return best_memory_format(self.channels, self._parameter)
+    def _memory_format(self, device: torch.device) -> torch.memory_format:
+        return best_memory_format(self.channels, device, self._dtype)
 
     def _draw_noise(
         self,
@@ -464,10 +459,12 @@ class DiffKDNeck(BaseModule):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         channels_last = (
-            len(shape) == 4 and self._memory_format == torch.channels_last
+            len(shape) == 4
+            and self._memory_format(device) == torch.channels_last
         )
         if channels_last:
-            shape = (shape[0], *shape[2:], shape[1])
+            batch_size, channels, *size = shape
+            shape = (batch_size, *size, channels)
         noise = torch.randn(
             shape,
             generator=generator,
