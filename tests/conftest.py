@@ -6,12 +6,12 @@ from mmengine.runner import Runner
 
 
 @pytest.fixture(autouse=True)
-def own_scope():
-    """A runner leaves its default scope behind; the next test has none."""
-    before = DefaultScope._instance_dict.copy()
-    yield
+def no_scope():
+    """A runner leaves its default scope behind; a test starts without.
+
+    A fixture of a module may have run one before this.
+    """
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture

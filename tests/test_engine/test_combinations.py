@@ -58,6 +58,9 @@ ACCUMULATED = optimizer(accumulative_counts=2)
 CLIPPED = optimizer(clip_grad=dict(max_norm=0.25))
 EMA = dict(custom_hooks=[dict(type='EMAHook', momentum=MOMENTUM)])
 STUDENT = dict(model=dict(student=dict(backbone=dict(with_cp=True))))
+DENOISER = dict(
+    model=dict(distill=dict(feature=dict(neck=dict(with_cp=True))))
+)
 
 
 @dataclass
@@ -218,9 +221,22 @@ def test_ema(train, names):
         )
 
 
-@sets('', 'ACCUMULATED', 'BFLOAT16', 'FLOAT16', 'EMA')
-def test_checkpointed_student(train, names):
-    check_same(train(*chosen(names), STUDENT), train(*chosen(names)))
+BOTH = 'STUDENT DENOISER'
+
+
+@pytest.mark.parametrize(
+    ('names', 'parts'),
+    [
+        ('', 'STUDENT'),
+        ('', 'DENOISER'),
+        *((names, BOTH) for names in ('', 'ACCUMULATED', 'EMA')),
+        *((names, BOTH) for names in ('BFLOAT16', 'FLOAT16 ACCUMULATED')),
+    ],
+)
+def test_activation_checkpointing(train, names, parts):
+    expected = train(*chosen(names))
+    record = train(*chosen(names), *chosen(parts))
+    check_same(record, expected)
 
 
 # What changes something.
@@ -284,7 +300,7 @@ def test_entry_that_is_off_stays_where_it_is(train, names):
 
 
 @pytest.mark.gpu
-@sets('', 'ACCUMULATED', 'CLIPPED', 'EMA', 'STUDENT')
+@sets('', 'ACCUMULATED', 'CLIPPED', 'EMA', 'STUDENT DENOISER')
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_mixed_precision_on_a_gpu(train, names, dtype):
     scaling = dict(enabled=False)
@@ -305,7 +321,7 @@ def test_compilation(train):
 
 
 @pytest.mark.slow
-@sets('', 'STUDENT', 'EMA ACCUMULATED CLIPPED')
+@sets('', 'STUDENT', 'DENOISER', 'EMA ACCUMULATED CLIPPED')
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
 def test_compilation_with_others(train, names, backend):
     expected = train(*chosen(names))

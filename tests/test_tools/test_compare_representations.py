@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from recipe_files import load_tool, run_tool, write_recipe
 
@@ -39,6 +40,7 @@ def observe(folder, checkpoint):
     config = load_config(folder / 'plain.py')
     network = build_from_config(config).eval()
     network.load_state_dict(torch.load(folder / checkpoint))
+    init_default_scope(config.default_scope)
     features, logits, labels = [], [], []
     with torch.no_grad():
         for batch in Runner.build_dataloader(config.val_dataloader):

@@ -25,7 +25,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdiffkd.models.distillers import Distillation, Distiller
+from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
 
@@ -95,7 +95,8 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     if not distills:
         return costs
 
-    taps = sorted({entry.teacher_at for entry in model.distill.values()})
+    entries = model.distill.values()
+    taps = sorted({tap for entry in entries for tap in entry.teacher_at})
     costs['teacher'] = {
         'parameters': count_parameters(model.teacher.network),
         'macs': count_macs(lambda: model.teacher(inputs, taps)),
@@ -103,7 +104,9 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     costs['entries'] = {
         name: {
             'parameters': count_parameters(entry),
-            'macs': count_macs(lambda entry=entry: _run_necks(entry.train())),
+            'macs': count_macs(
+                lambda name=name: model.train().check_batch(BATCH_SIZE, name)
+            ),
         }
         for name, entry in model.distill.items()
     }
@@ -113,16 +116,6 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     costs['step_macs'] = {'student': own, 'added': added}
     costs['step_ratio'] = (own + added) / own
     return costs
-
-
-def _run_necks(entry: Distillation) -> None:
-    """Run an entry's necks on maps or vectors of the tapped shapes."""
-    for level, (student, teacher) in enumerate(entry.shapes):
-        if entry.necks:
-            neck = entry.necks[level % len(entry.necks)]
-            # The student's map arrives resized to the teacher's.
-            size = student[:2] + teacher[2:]
-            neck(torch.zeros(size), torch.zeros(teacher))
 
 
 def readable(number: float) -> str:

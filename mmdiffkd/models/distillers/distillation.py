@@ -64,7 +64,9 @@ class Schedule:
         by_epoch: bool = True,
     ) -> None:
         for key, value in (('warmup', warmup), ('stop', stop)):
-            if value is not None and (not isinstance(value, int) or value < 0):
+            if value is None and key == 'stop':
+                continue
+            if not isinstance(value, int) or value < 0:
                 raise ValueError(
                     f'`schedule.{key}` is {value!r}. Use a number of '
                     f'{"epochs" if by_epoch else "iterations"}, 0 or more.'

@@ -349,16 +349,20 @@ class Distiller(BaseModel):
         module = self.teacher.network.get_submodule(head)
         return stand_ins(batch_size, module, self._logits_shapes[head])
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: int, entry: str | None = None) -> None:
         """See that the necks take a batch of this size, without arithmetic.
 
         Args:
             batch_size (int): The number of images.
+            entry (str, optional): Whose necks. Defaults to None, every
+                entry's.
 
         Raises:
             ValueError: If a neck does not take its tensors.
         """
-        for distillation in self.distill.values():
+        for name, distillation in self.distill.items():
+            if entry not in (None, name):
+                continue
             supply = self._stand_ins(distillation.teacher_head, batch_size)
             distillation.check_batch(batch_size, supply)
 

@@ -458,20 +458,16 @@ class DiffKDNeck(BaseModule):
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        channels_last = (
-            len(shape) == 4
-            and self._memory_format(device) == torch.channels_last
-        )
-        if channels_last:
-            batch_size, channels, *size = shape
-            shape = (batch_size, *size, channels)
+        # Drawn channels last in any layout: a seed gives the same noise on
+        # every device and in any precision.
+        batch_size, channels, *size = shape
         noise = torch.randn(
-            shape,
+            (batch_size, *size, channels),
             generator=generator,
             dtype=self._dtype,
             device=generator.device if generator else device,
-        ).to(device)
-        return noise.movedim(-1, 1) if channels_last else noise
+        )
+        return noise.to(device).movedim(-1, 1)
 
     def _draw_timesteps(
         self,
