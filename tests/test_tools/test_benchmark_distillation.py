@@ -190,6 +190,24 @@ def test_cases(run, tmp_path):
     assert plot.stat().st_size > 5000
 
 
+def test_compiled_beside_eager(run, monkeypatch):
+    compiled = []
+
+    def compile_(function):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, 'compile', compile_)
+    text, result = run('--cases', '--compile', '--amp', 'bf16')
+    assert len(compiled) == 2 * len(SMALL_CASES)
+    for row in result['compared']:
+        for part in ('float32', 'half'):
+            eager, fused = row[part], row[f'{part}_compiled']
+            assert eager.keys() == ROW
+            assert fused['eager_ratio'] == fused['ms'] / eager['ms']
+    assert '| float32, compiled / eager | half, compiled / eager |' in text
+
+
 def test_median_of_runs(tool):
     runs = [
         {'case': 'a', 'row': {'ms': ms, 'all_ms': [ms]}} for ms in (3, 1, 2)

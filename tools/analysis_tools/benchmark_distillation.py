@@ -644,15 +644,32 @@ def compare(
     Returns:
         dict: ``case``; as ``float32``, with AMP also ``half``, with a
         reference also ``released``, a row of :func:`measure`, which then has
-        ``ratio`` and ``memory_ratio``, ours over the released.
+        ``ratio`` and ``memory_ratio``, ours over the released. With
+        ``settings.compile`` also ``float32_compiled`` and ``half_compiled``,
+        with ``eager_ratio``, compiled over eager.
     """
+    torch.compiler.reset()
     pair = student.float(), teacher.float()
-    parts = [neck_part('float32', neck, *pair, replace(settings, amp=None))]
-    if settings.amp is not None:
-        parts.append(neck_part('half', neck, *pair, settings))
+    precisions = {'float32': None, 'half': settings.amp}
+    if settings.amp is None:
+        del precisions['half']
+    parts = [
+        neck_part(
+            part + suffix,
+            neck,
+            *pair,
+            replace(settings, amp=amp, compile=bool(suffix)),
+        )
+        for suffix in ('', '_compiled')[: 1 + settings.compile]
+        for part, amp in precisions.items()
+    ]
     if reference is not None:
         parts.append(released_part(reference, neck, *pair, settings))
     rows = {row['part']: row for row in measure(parts, settings)}
+    if settings.compile:
+        for part in precisions:
+            compiled = rows[f'{part}_compiled']
+            compiled['eager_ratio'] = compiled['ms'] / rows[part]['ms']
     if 'released' in rows:
         for row in rows.values():
             for ratio, key in (('ratio', 'ms'), ('memory_ratio', 'peak_mib')):
@@ -869,6 +886,8 @@ def _of(part: str, key: str, digits: int = 1) -> Callable[[Mapping], str]:
 LABELS = {
     'float32': 'ours, float32',
     'half': 'ours, half precision',
+    'float32_compiled': 'ours, float32, compiled',
+    'half_compiled': 'ours, half precision, compiled',
     'released': 'released',
 }
 PART_COLUMNS = [
@@ -888,6 +907,8 @@ COMPARED_COLUMNS = [
     ('released, ms', _of('released', 'ms')),
     ('float32 / released', _of('float32', 'ratio', 2)),
     ('half / released', _of('half', 'ratio', 2)),
+    ('float32, compiled / eager', _of('float32_compiled', 'eager_ratio', 2)),
+    ('half, compiled / eager', _of('half_compiled', 'eager_ratio', 2)),
     ('float32, MiB', _of('float32', 'peak_mib')),
     ('half, MiB', _of('half', 'peak_mib')),
     ('released, MiB', _of('released', 'peak_mib')),
@@ -1105,7 +1126,9 @@ def parse_args() -> argparse.Namespace:
         '--amp', choices=HALVES, help='automatic mixed precision of ours'
     )
     parser.add_argument(
-        '--compile', action='store_true', help='torch.compile of ours'
+        '--compile',
+        action='store_true',
+        help='torch.compile of ours; necks and teachers beside eager ones',
     )
     parser.add_argument('--threads', type=int, help='of the CPU')
     parser.add_argument(
