@@ -247,7 +247,7 @@ def replay(model: nn.Module, saved: Mapping) -> dict:
     """
     model.load_state_dict(saved['state_dict'])
     if saved['noise'] is not None:
-        model._seed, model._rank = saved['noise']
+        model.noise_stream = saved['noise']
         model.set_progress(*saved['progress'])
     set_random_state(saved['random_state'])
     model.train()
@@ -265,7 +265,7 @@ def _snapshot(
     if step in weights:
         # The forward pass has counted already.
         weights[step] -= 1
-        noise = model._seed, model._rank
+        noise = model.noise_stream
     return {
         'iter': runner.iter + 1,
         'progress': (runner.epoch, runner.iter),

@@ -109,6 +109,7 @@ class OptimWrapperConstructor:
 
         Raises:
             TypeError: If the model is no distiller.
+            ValueError: If the wrapper is not registered, or cannot clip.
         """
         distiller = getattr(model, 'module', model)
         if not hasattr(distiller, 'idle_parameters'):
@@ -129,6 +130,15 @@ class OptimWrapperConstructor:
                     "registered. Use 'OptimWrapper' or 'AmpOptimWrapper'."
                 )
             kind = found
+        if config.get('clip_grad') is None:
+            config.pop('clip_grad', None)
+        elif not issubclass(kind, OptimWrapper):
+            raise ValueError(
+                '`optim_wrapper.clip_grad` is set, but a '
+                f'{kind.__name__} does not clip. Set it to None, and the '
+                'limit where it does: DeepSpeed has '
+                '`strategy.gradient_clipping`.'
+            )
         config['type'] = _apart(kind)
         build = MMENGINE_CONSTRUCTORS.build(
             dict(
@@ -167,5 +177,11 @@ class OptimWrapperConstructor:
                 {'params': [], 'distill': True, **options},
             )
             target['params'] += group['params']
+        names = {
+            p: n for n, p in distiller.distill.named_parameters('distill')
+        }
         for group in merged.values():
+            # A constructor may name parameters; torch wants all or none.
+            if 'param_names' in optimizer.param_groups[0]:
+                group['param_names'] = [names[p] for p in group['params']]
             optimizer.add_param_group(group)

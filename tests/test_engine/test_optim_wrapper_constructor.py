@@ -1,7 +1,8 @@
 import pytest
 import tiny_recipes
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPERS
 
 import mmdiffkd.engine  # noqa: F401  (registers the constructor)
 
@@ -43,6 +44,23 @@ def test_multipliers_of_the_necks(distiller):
     student, necks = made.optimizer.param_groups
     assert (student['lr'], student['weight_decay']) == (0.1, 0.01)
     assert (necks['lr'], necks['weight_decay']) == (0.05, 0.0)
+
+
+@OPTIM_WRAPPERS.register_module()
+class StepsByItself(BaseOptimWrapper):
+    """Takes an optimizer and nothing else, as DeepSpeed's does."""
+
+    def __init__(self, optimizer):
+        super().__init__(optimizer)
+
+    update_params = backward = zero_grad = step = None
+
+
+def test_wrapper_that_cannot_clip(distiller):
+    made = wrapper(distiller, type='StepsByItself', clip_grad=None)
+    assert isinstance(made, StepsByItself)
+    with pytest.raises(ValueError, match='gradient_clipping'):
+        wrapper(distiller, type='StepsByItself', clip_grad=dict(max_norm=1))
 
 
 @pytest.mark.parametrize('value', [-1, 'x'])

@@ -12,7 +12,8 @@ from .blocks import batch_norm, pointwise
 class LinearAutoencoder(BaseModule):
     """Encode by one linear map and batch norm, decode by one linear map.
 
-    Batch norm gives the code unit variance at the start, that of the noise.
+    Batch norm, over the batch of one process, gives the code unit variance
+    at the start, that of the noise.
 
     Args:
         channels (int): C of the teacher's feature.

@@ -15,7 +15,8 @@ class Denoiser(BaseModule):
     The embedding is added once, to the input, at every position. In train
     mode it tells apart the samples of a batch (the diffusion loss), but batch
     norm cancels it exactly where all samples share one timestep (the walk);
-    so it does in the released code.
+    so it does in the released code. With several processes, batch norm sees
+    the batch of one, unless the recipe sets ``sync_bn``.
 
     A denoiser of your own needs this ``forward`` and the attribute
     ``num_timesteps``.

@@ -18,7 +18,7 @@ class AdaptiveNoiseMatching(BaseModule):
     ``gamma * latent + (1 - gamma) * noise``: gamma = 1 adds no noise. It is
     the first of two softmax probabilities, and about 0.5 in the beginning.
     It learns through the distance between the denoised latent and the target
-    alone.
+    alone. Its batch norm sees the batch of one process.
 
     Args:
         channels (int): C of the latent.

@@ -18,6 +18,8 @@ from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 from mmdiffkd.utils.randomness import derive_seed
 
+from .rois import box_heads_of
+
 MAX_RESIZE = 8
 #: What a neck or a loss can ask for by the name of a forward's argument.
 SUPPLIED = (
@@ -26,6 +28,7 @@ SUPPLIED = (
     'gt_bboxes',
     'img_shape',
     'batch_input_shape',
+    'roi_labels',
     'teacher_head',
     'teacher_logits',
 )
@@ -342,6 +345,10 @@ class Distillation(BaseModule):
         self.weight = float(weight)
         self.schedule = Schedule(**(schedule or {}))
         self.factor = self.schedule.factor(0, 0)
+        #: The student's and the teacher's box head, of taps in a RoI head.
+        self.box_heads = box_heads_of(
+            name, self.student_at, self.teacher_at, teacher_head
+        )
         student_text, teacher_text = self._texts
         if len(student_shapes) != len(teacher_shapes):
             raise ValueError(
@@ -443,8 +450,13 @@ class Distillation(BaseModule):
                 )
             )
         kind = config['type']
-        if not isinstance(kind, str):
+        if isinstance(kind, type):
             return kind
+        if not isinstance(kind, str):
+            raise ValueError(
+                f'`{key}.type` is {kind!r}. Write the name of one of ours, '
+                'or package.Name.'
+            )
         if '.' not in kind:
             MODELS.import_from_location()
             if kind not in MODELS.module_dict:
@@ -531,6 +543,14 @@ class Distillation(BaseModule):
                 )
 
     def _check_supplied(self) -> None:
+        for part in (*self.necks, *self.losses):
+            if self.box_heads is None and 'roi_labels' in _wanted(part):
+                raise ValueError(
+                    f'`distill.{self.name}` has no tap in a RoI head, of '
+                    f'whose boxes its {type(part).__name__} asks the classes '
+                    "(`roi_labels`). Tap 'roi_head.bbox_head.fc_reg', or use "
+                    'another neck or loss.'
+                )
         if self.teacher_head is not None:
             return
         for part in (*self.necks, *self.losses):
@@ -686,6 +706,10 @@ class Distillation(BaseModule):
             tuple[dict, dict]: Weighted losses, summed over levels; metrics,
             averaged over levels.
         """
+        if any(tensor.numel() == 0 for tensor in (*students, *teachers)):
+            # No box was sampled: there is nothing to take a mean of.
+            touched = [tensor.sum() for tensor in students]
+            return self.idle(touched), {}
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         scale = self.weight * self.factor
@@ -787,13 +811,17 @@ class Distillation(BaseModule):
             shown.append(neck.trajectory(student, teacher, drawn['noise']))
         return shown
 
-    def idle(self) -> dict[str, Tensor]:
+    def idle(self, touched: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         """A loss of 0 that touches every parameter, as DDP wants.
 
         Nothing is computed from the parameters' values, so that the result
         is 0 whatever they are.
+
+        Args:
+            touched (Sequence[Tensor]): Scalars of 0 to add. Defaults to ().
         """
-        touched = [p.flatten()[:0].sum() for p in self.parameters()]
+        parameters = self.parameters()
+        touched = [*touched, *(p.flatten()[:0].sum() for p in parameters)]
         return {'loss_kd': sum(touched)} if touched else {}
 
     def describe(self) -> list[str]:

@@ -17,7 +17,8 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 from .distillation import Distillation, check_entry
 from .dry_run import dry_run, forward_to_taps
-from .supply import stand_ins, supply_from
+from .rois import Sampled, SampledBoxes, pair_box_heads
+from .supply import roi_labels, stand_ins, supply_from
 from .taps import Taps
 from .teacher import FrozenTeacher
 
@@ -134,9 +135,10 @@ class Distiller(BaseModel):
             )
         entries = {n: e for n, e in distill.items() if e is not None}
         at = {name: check_entry(name, e) for name, e in entries.items()}
-        size = self._input_size(input_size)
+        self._size = size = self._input_size(input_size)
         self.teacher = FrozenTeacher(**teacher)
         self.teacher.match_input(self.student.data_preprocessor)
+        self.teacher.find_heir(self.student)
         student_taps = dict.fromkeys(
             tap for student, _ in at.values() for tap in student
         )
@@ -173,6 +175,11 @@ class Distiller(BaseModel):
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
+        pairs = {name: d.box_heads for name, d in self.distill.items()}
+        self._boxes_of = pair_box_heads(pairs)
+        self._sampled_boxes = SampledBoxes(
+            self.student, self._boxes_of.values()
+        )
 
     def _input_size(
         self, given: int | tuple[int, int] | None
@@ -185,15 +192,17 @@ class Distiller(BaseModel):
                 getattr(self.student, 'head', None), 'num_classes'
             )
             given = 224 if classifies else 256
-        size = (given, given) if isinstance(given, int) else tuple(given)
-        if len(size) != 2 or not all(
-            isinstance(side, int) and side > 0 for side in size
+        size = (given, given) if isinstance(given, int) else given
+        if (
+            not isinstance(size, Sequence)
+            or len(size) != 2
+            or not all(type(side) is int and side > 0 for side in size)
         ):
             raise ValueError(
                 f'`input_size` is {given!r}. Give a positive int or '
                 '(height, width).'
             )
-        return size
+        return tuple(size)
 
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
@@ -206,6 +215,7 @@ class Distiller(BaseModel):
             self.student.init_weights()
         with isolated_randomness():
             self.teacher.init_weights()
+            self.teacher.hand_down(self.student)
             for module in self.distill.values():
                 module.init_weights()
 
@@ -235,7 +245,8 @@ class Distiller(BaseModel):
         """The student's losses and those of every entry.
 
         An entry whose weight is 0 contributes a loss of exactly 0 that
-        touches its parameters; if no entry is on, the teacher is not run.
+        touches its parameters; if no entry is on, the teacher is not run. So
+        does one in a RoI head for which no box was sampled.
 
         Args:
             inputs (Tensor): Normalised images (B, 3, H, W).
@@ -248,20 +259,31 @@ class Distiller(BaseModel):
         seed = self._next_seed()
         active = [d for d in self.distill.values() if d.active]
         taps = dict.fromkeys(tap for d in active for tap in d.student_at)
-        with self.student_taps.record(taps):
+        with (
+            self.student_taps.record(taps),
+            self._sampled_boxes.record() as sampled,
+        ):
             losses = dict(self.student(inputs, data_samples, mode='loss'))
+        # A cascade without boxes leaves out its later stages.
+        active = [
+            d
+            for d in active
+            if d.box_heads is None or d.box_heads[0] in sampled
+        ]
         students = {d.name: self._student_tensors(d) for d in active}
         self.student_taps.clear()
-        teachers = self._teacher_tensors(inputs, active)
+        teachers = self._teacher_tensors(inputs, active, sampled)
         supply = supply_from(inputs, data_samples)
         self.metrics = {}
         for name, distillation in self.distill.items():
-            if distillation.active:
+            if name in students:
                 terms, metrics = distillation(
                     students[name],
                     _levels(teachers, distillation.teacher_at),
                     inputs.shape[-2:],
-                    supply | self._head_of_teacher(distillation, teachers),
+                    supply
+                    | self._head_of_teacher(distillation, teachers)
+                    | _labels_of_boxes(distillation, sampled),
                     seed,
                 )
             else:
@@ -273,7 +295,10 @@ class Distiller(BaseModel):
         return losses
 
     def _teacher_tensors(
-        self, inputs: Tensor, distillations: list[Distillation]
+        self,
+        inputs: Tensor,
+        distillations: list[Distillation],
+        sampled: Mapping[str, Sampled],
     ) -> dict[str, list[Tensor]]:
         """What the teacher's taps of some entries yield, by tap."""
         taps = dict.fromkeys(
@@ -282,7 +307,12 @@ class Distiller(BaseModel):
             for tap in (*d.teacher_at, d.teacher_head)
             if tap is not None
         )
-        return self.teacher(inputs, list(taps)) if taps else {}
+        boxes = {
+            teacher: sampled[student].boxes
+            for teacher, student in self._boxes_of.items()
+            if student in sampled
+        }
+        return self.teacher(inputs, list(taps), boxes) if taps else {}
 
     def _head_of_teacher(
         self, distillation: Distillation, teachers: dict[str, list[Tensor]]
@@ -325,6 +355,19 @@ class Distiller(BaseModel):
             self.distill.step.fill_(self._step)
         return self._seed, self._rank, step
 
+    @property
+    def noise_stream(self) -> tuple[int | None, int]:
+        """The run's seed (None: not known yet) and the process's number.
+
+        With the step they decide what noise is drawn; to be set where a step
+        of another process is done again.
+        """
+        return self._seed, self._rank
+
+    @noise_stream.setter
+    def noise_stream(self, stream: tuple[int | None, int]) -> None:
+        self._seed, self._rank = stream
+
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:
             return
@@ -345,9 +388,11 @@ class Distiller(BaseModel):
 
     def _stand_ins(self, head: str | None, batch_size: int) -> dict:
         if head is None:
-            return stand_ins(batch_size, None, None)
+            return stand_ins(batch_size, self._size)
         module = self.teacher.network.get_submodule(head)
-        return stand_ins(batch_size, module, self._logits_shapes[head])
+        return stand_ins(
+            batch_size, self._size, module, self._logits_shapes[head]
+        )
 
     def check_batch(self, batch_size: int, entry: str | None = None) -> None:
         """See that the necks take a batch of this size, without arithmetic.
@@ -390,6 +435,14 @@ class Distiller(BaseModel):
             for level, loss in enumerate(distillation.losses):
                 if getattr(loss, 'prepared', True):
                     continue
+                if distillation.box_heads is not None:
+                    raise ValueError(
+                        f'`distill.{name}.loss`: {type(loss).__name__} asks '
+                        'for a pass of the teacher over the training data, '
+                        'in which no student samples boxes for the taps in '
+                        'the RoI head. Choose an option of the loss that '
+                        'needs no pass.'
+                    )
                 if level >= len(distillation.shapes):
                     raise ValueError(
                         f'`distill.{name}.loss`: {type(loss).__name__} asks '
@@ -411,7 +464,7 @@ class Distiller(BaseModel):
         batches: Iterable[Tensor],
     ) -> Iterator[Tensor]:
         for inputs in batches:
-            tensors = self._teacher_tensors(inputs, [distillation])
+            tensors = self._teacher_tensors(inputs, [distillation], {})
             tensor = _levels(tensors, distillation.teacher_at)[level]
             yield distillation.align(tensor, tensor, inputs.shape[-2:])[1]
 
@@ -442,6 +495,7 @@ class Distiller(BaseModel):
             name: d
             for name, d in self.distill.items()
             if d.necks
+            and d.box_heads is None
             and all(hasattr(neck, 'trajectory') for neck in d.necks)
             and len(d.shapes[0][1]) == 4
         }
@@ -449,14 +503,12 @@ class Distiller(BaseModel):
         was_training = self.training
         self.eval()
         try:
-            with isolated_randomness(), self.student_taps.record():
-                forward_to_taps(self.student, inputs, self._heads)
-            students = {
-                tap: self.student_taps.read(tap)
-                for d in shown.values()
-                for tap in d.student_at
-            }
-            teachers = self._teacher_tensors(inputs, list(shown.values()))
+            taps = {tap for d in shown.values() for tap in d.student_at}
+            heads = {h for tap, h in self._heads.items() if tap in taps}
+            with isolated_randomness(), self.student_taps.record(taps):
+                forward_to_taps(self.student, inputs, sorted(heads), {})
+            students = {tap: self.student_taps.read(tap) for tap in taps}
+            teachers = self._teacher_tensors(inputs, list(shown.values()), {})
             return {
                 name: d.trajectories(
                     _levels(students, d.student_at),
@@ -489,6 +541,15 @@ def _levels(
 ) -> list[Tensor]:
     """The tensors of several taps in a row."""
     return [tensor for tap in taps for tensor in tensors[tap]]
+
+
+def _labels_of_boxes(
+    distillation: Distillation, sampled: Mapping[str, Sampled]
+) -> dict[str, Callable[[], Tensor]]:
+    if distillation.box_heads is None:
+        return {}
+    own = sampled[distillation.box_heads[0]]
+    return {'roi_labels': lambda: roi_labels(own)}
 
 
 def _renamed(mapping: dict, rename) -> None:

@@ -1,6 +1,6 @@
 """Finding out, before training, what the taps of a network yield."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,11 +9,15 @@ from torch.func import functional_call
 
 from mmdiffkd.utils.randomness import isolated_randomness
 
-from .taps import TapError, Taps
+from .rois import box_head_of, run_on_boxes, whole_images
+from .taps import Tap, TapError, Taps
 
 
 def forward_to_taps(
-    network: nn.Module, inputs: Tensor, heads: list[str]
+    network: nn.Module,
+    inputs: Tensor,
+    heads: Iterable[str],
+    boxes: Mapping[str, Tensor],
 ) -> None:
     """Run backbone and neck, then the heads named, for the taps' sake.
 
@@ -21,14 +25,30 @@ def forward_to_taps(
         network (nn.Module): An OpenMMLab model; one without
             ``extract_feat`` runs in mode ``'tensor'``.
         inputs (Tensor): A batch of images (B, 3, H, W).
-        heads (list[str]): Paths of heads to call on the features.
+        heads (Iterable[str]): Paths of heads to call on the features.
+        boxes (Mapping[str, Tensor]): The boxes (n, 5) of those among them
+            that are box heads, see :func:`~.rois.run_on_boxes`.
     """
     if not hasattr(network, 'extract_feat'):
         network(inputs, mode='tensor')
         return
     features = network.extract_feat(inputs)
     for head in heads:
-        network.get_submodule(head)(features)
+        if head in boxes:
+            run_on_boxes(network, head, features, boxes[head])
+        else:
+            _run_head(network, head, features)
+
+
+def _run_head(network: nn.Module, path: str, features: object) -> None:
+    """Call a head; in a cascade on what the heads before it gave, too."""
+    root, _, number = path.partition('.')
+    if root != 'decode_head' or not number:
+        network.get_submodule(path)(features)
+        return
+    given = ()
+    for head in network.get_submodule(root)[: int(number) + 1]:
+        given = (head(features, *given),)
 
 
 class _Wrapped(nn.Module):
@@ -43,9 +63,12 @@ class _Wrapped(nn.Module):
         self.function(self.network, *args)
 
 
-def _head_of(network: nn.Module, path: str) -> str:
+def _head_of(network: nn.Module, tap: Tap) -> str:
     """The head that holds a module: a child, or an item of a list."""
-    parts = path.split('.')
+    box_head = box_head_of(tap.text)
+    if box_head is not None:
+        return box_head
+    parts = tap.path.split('.')
     if isinstance(network.get_submodule(parts[0]), nn.ModuleList):
         return '.'.join(parts[:2])
     return parts[0]
@@ -76,12 +99,26 @@ def _untouched_buffers(network: nn.Module) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
+def _cure(heads: Mapping[str, str]) -> str:
+    size = (
+        'Set `input_size` of the distiller to a size that it takes, as an '
+        'int or (height, width).'
+    )
+    if not heads:
+        return size
+    return (
+        f'It was called for {" and ".join(map(repr, heads))}; a head that '
+        "takes more than features (a transformer's decoder, say) cannot hold "
+        f'a tap: tap backbone or neck. If the size is at fault: {size}'
+    )
+
+
 def dry_run(
     network: nn.Module,
     taps: Taps,
     input_size: tuple[int, int],
     training: bool,
-) -> tuple[dict[str, list[torch.Size]], list[str]]:
+) -> tuple[dict[str, list[torch.Size]], dict[str, str]]:
     """Run a network once on a batch of two and see what its taps yield.
 
     It runs on meta tensors, which costs no arithmetic and moves no buffer; a
@@ -97,7 +134,8 @@ def dry_run(
 
     Returns:
         tuple: The shapes of each tap's tensors, one a level, with a batch
-        of 2; and the heads that had to be called for a tap to fire.
+        of 2 (in a RoI head, of two boxes); and the head that has to be
+        called, by tap, for those taps that need one.
 
     Raises:
         ValueError: If the network cannot run at this size, or a tap is at
@@ -112,35 +150,40 @@ def dry_run(
         ]
     }
 
-    def attempt(run: Callable) -> tuple[dict, list[str]]:
-        heads: list[str] = []
+    heads: dict[str, str] = {}
+
+    def attempt(run: Callable) -> tuple[dict, dict]:
+        heads.clear()
         for _ in range(2):
             with taps.record():
-                run(heads)
-            missing = taps.silent_paths
-            if not missing or heads:
+                run()
+            if heads or not taps.silent:
                 break
             # What did not fire in backbone and neck belongs to heads.
-            heads = list(
-                dict.fromkeys(_head_of(network, path) for path in missing)
-            )
+            for tap in taps.silent:
+                heads[tap.text] = _head_of(network, tap)
         taps.remember_calls()
         shapes = {t: [x.shape for x in taps.read(t)] for t in taps.taps}
         return shapes, heads
 
-    def on_meta(heads: list[str]) -> None:
+    def needed(inputs: Tensor) -> tuple:
+        called = list(dict.fromkeys(heads.values()))
+        boxes = {h: whole_images(inputs) for h in called if box_head_of(h)}
+        return inputs, called, boxes
+
+    def on_meta() -> None:
         functional_call(
             _Wrapped(network, forward_to_taps),
             state,
-            (inputs.to('meta'), heads),
+            needed(inputs.to('meta')),
             # Shared modules are then swapped, and restored, once.
             tie_weights=False,
             strict=False,
         )
 
-    def for_real(heads: list[str]) -> None:
+    def for_real() -> None:
         device = next(network.parameters()).device
-        forward_to_taps(network, inputs.to(device), heads)
+        forward_to_taps(network, *needed(inputs.to(device)))
 
     with _mode(network, training), torch.no_grad(), isolated_randomness():
         try:
@@ -157,11 +200,8 @@ def dry_run(
                     height, width = input_size
                     raise ValueError(
                         f'the {taps.role} {type(network).__name__} cannot '
-                        f'run on images of {height} x {width}: {error}. Set '
-                        '`input_size` of the distiller to a size that it '
-                        'takes, as an int or (height, width). (A head that '
-                        'takes more than features, a RoI head for instance, '
-                        'cannot hold a tap yet.)'
+                        f'run on images of {height} x {width}: {error}. '
+                        + _cure(heads)
                     ) from error
         finally:
             taps.clear()

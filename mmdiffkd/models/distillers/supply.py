@@ -6,6 +6,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from .rois import Sampled
+
 
 def supply_from(
     inputs: Tensor, data_samples: list | None
@@ -34,20 +36,32 @@ def supply_from(
 
 
 def stand_ins(
-    batch_size: int, head: nn.Module | None, logits: torch.Size | None
+    batch_size: int,
+    image: tuple[int, int],
+    head: nn.Module | None = None,
+    logits: torch.Size | None = None,
 ) -> dict[str, Callable[[], object]]:
     """What can be supplied to a neck that runs on meta tensors.
 
     Args:
-        batch_size (int): B.
-        head (nn.Module, optional): The teacher's head.
-        logits (torch.Size, optional): The shape of what it returns.
+        batch_size (int): B, also of the boxes at a tap in a RoI head.
+        image (tuple[int, int]): Height and width of the images.
+        head (nn.Module, optional): The teacher's head. Defaults to None.
+        logits (torch.Size, optional): The shape of what it returns. Defaults
+            to None.
     """
 
     def integers() -> Tensor:
         return torch.zeros(batch_size, dtype=torch.long, device='meta')
 
-    supply = {'gt_labels': integers, 'sample_idx': integers}
+    supply = {
+        'gt_labels': integers,
+        'sample_idx': integers,
+        'roi_labels': integers,
+        'gt_bboxes': lambda: [torch.zeros(1, 4, device='meta')] * batch_size,
+        'img_shape': lambda: [tuple(image)] * batch_size,
+        'batch_input_shape': lambda: tuple(image),
+    }
     if head is not None:
         on_meta = deepcopy(head).to('meta')
         supply['teacher_head'] = lambda: on_meta
@@ -55,6 +69,27 @@ def stand_ins(
             batch_size, *logits[1:], device='meta'
         )
     return supply
+
+
+def roi_labels(sampled: Sampled) -> Tensor:
+    """The classes of the boxes that a student's RoI head sampled.
+
+    Args:
+        sampled (Sampled): What it sampled.
+
+    Returns:
+        Tensor: (n,), background being the number of classes.
+
+    Raises:
+        ValueError: If the head computed no loss over classes.
+    """
+    if sampled.labels is None:
+        raise ValueError(
+            'a loss or neck asks for `roi_labels`, but the box head of the '
+            'student has no `loss_cls` that is given labels. Use another '
+            'loss or neck.'
+        )
+    return sampled.labels
 
 
 def _gt_labels(data_samples: list) -> Tensor:

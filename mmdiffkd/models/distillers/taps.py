@@ -217,10 +217,10 @@ class Taps:
                 )
 
     @property
-    def silent_paths(self) -> list[str]:
-        """Paths of the tapped modules that did not run while recording."""
+    def silent(self) -> list[Tap]:
+        """The taps whose modules did not run while recording."""
         return [
-            tap.path
+            tap
             for tap in self.taps.values()
             if not self._recorders[tap.point].calls
         ]

@@ -1,6 +1,6 @@
 """The teacher, frozen and kept out of everything that is trained or saved."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -20,6 +20,8 @@ from mmdiffkd.utils.naming import did_you_mean
 
 from .dry_run import dry_run, forward_to_taps
 from .folding import fold_batch_norms
+from .inheritance import Legacy, find_legacy, inherit
+from .rois import box_head_of, whole_images
 from .taps import Taps
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
@@ -31,6 +33,7 @@ _KEYS = (
     'checkpoint',
     'strict',
     'trusted',
+    'inherit',
     'fold_batch_norm',
     'channels_last',
     'dtype',
@@ -84,6 +87,10 @@ class FrozenTeacher(nn.Module):
         strict (bool): Refuse missing and unexpected keys. Defaults to True.
         trusted (bool): Unpickle anything in the checkpoint, which runs code
             from it. Defaults to False.
+        inherit (Sequence[str]): Paths of modules, ``('neck', 'bbox_head')``
+            say, below which the student begins with the teacher's values
+            where names and shapes agree; see :meth:`hand_down`. Defaults to
+            (), none.
         fold_batch_norm (bool): Fold batch norms into the convolutions before
             them, see :func:`~mmdiffkd.models.distillers.folding.find_pairs`;
             never one with a tap on it. Defaults to False.
@@ -108,6 +115,7 @@ class FrozenTeacher(nn.Module):
         checkpoint: str | None = _MISSING,
         strict: bool = True,
         trusted: bool = False,
+        inherit: Sequence[str] = (),
         fold_batch_norm: bool = False,
         channels_last: bool = False,
         dtype: str | None = None,
@@ -147,6 +155,7 @@ class FrozenTeacher(nn.Module):
         self.checkpoint = checkpoint
         self.strict = strict
         self.trusted = trusted
+        self.inherit = inherit
         self.fold_batch_norm = fold_batch_norm
         self.channels_last = channels_last
         self.dtype = _DTYPES[dtype]
@@ -164,7 +173,9 @@ class FrozenTeacher(nn.Module):
         network.eval()
         object.__setattr__(self, 'network', network)
         self.taps: Taps | None = None
-        self._heads: list[str] = []
+        self._heads: dict[str, str] = {}
+        self._legacies: dict[str, Legacy] = {}
+        self._bequest: dict[str, dict[str, Tensor]] = {}
         self._input_size: tuple[int, int] | None = None
         self._folded = False
         self._renormalize: tuple[Tensor, Tensor] | None = None
@@ -180,6 +191,29 @@ class FrozenTeacher(nn.Module):
         )
         return shapes
 
+    def find_heir(self, student: nn.Module) -> None:
+        """See what the student can inherit, before anything is loaded.
+
+        Args:
+            student (nn.Module): The student.
+
+        Raises:
+            ValueError: If ``inherit`` names what one of the two lacks, or
+                nothing that fits.
+        """
+        self._legacies = find_legacy(self.inherit, student, self.network)
+
+    def hand_down(self, student: nn.Module) -> None:
+        """Give the student the loaded values below the paths of ``inherit``.
+
+        What a run loads (``load_from``) or resumes comes after this and
+        takes its place.
+
+        Args:
+            student (nn.Module): The student.
+        """
+        inherit(student, self._legacies, self._bequest)
+
     def init_weights(self) -> None:
         """Load the checkpoint, or initialise a random teacher; make it fast.
 
@@ -192,9 +226,14 @@ class FrozenTeacher(nn.Module):
             # It has lost what a checkpoint would be loaded into.
             return
         self._load_weights()
+        # Before folding, which leaves the tensors of these names behind.
+        self._bequest = {
+            path: self.network.get_submodule(path).state_dict()
+            for path in self._legacies
+        }
         # Some networks work out tables from their weights here.
         self.network.eval()
-        if self.taps is not None:
+        if self.taps is not None and self.taps.taps:
             self._speed_up()
 
     def _load_weights(self) -> None:
@@ -232,8 +271,7 @@ class FrozenTeacher(nn.Module):
         expected = self._read(images, self.taps.taps)
         if self.fold_batch_norm:
             count = fold_batch_norms(
-                self.network,
-                lambda: forward_to_taps(self.network, images, self._heads),
+                self.network, lambda: self._run(images, self.taps.taps)
             )
             self._folded = count > 0
             print_log(f'Teacher: {count} batch norms folded', 'current')
@@ -329,13 +367,20 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, inputs: Tensor, taps: list[str]
+        self,
+        inputs: Tensor,
+        taps: list[str],
+        boxes: Mapping[str, Tensor] | None = None,
     ) -> dict[str, list[Tensor]]:
-        """Run backbone and neck, and the heads that hold a tap.
+        """Run backbone and neck, and the heads that hold one of the taps.
 
         Args:
             inputs (Tensor): The student's normalised images (B, 3, H, W).
             taps (list[str]): The taps to read.
+            boxes (Mapping[str, Tensor], optional): For taps in a RoI head:
+                the boxes (n, 5) on which to run the box head of each path,
+                the image's index and x1 y1 x2 y2. Defaults to None: a box
+                an image, as large as the image.
 
         Returns:
             dict[str, list[Tensor]]: Each tap's tensors, one a level.
@@ -350,17 +395,31 @@ class FrozenTeacher(nn.Module):
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._precision(inputs.device):
-            tensors = self._read(inputs, taps, self._forward_to_taps)
+            tensors = self._read(inputs, taps, boxes, self._forward_to_taps)
         if self.dtype is not None:
             for tap, levels in tensors.items():
                 tensors[tap] = [level.to(inputs.dtype) for level in levels]
         return tensors
 
+    def _run(
+        self,
+        inputs: Tensor,
+        taps: Iterable[str],
+        boxes: Mapping[str, Tensor] | None = None,
+        forward=forward_to_taps,
+    ) -> None:
+        heads = dict.fromkeys(
+            self._heads[tap] for tap in taps if tap in self._heads
+        )
+        if boxes is None:
+            boxes = {h: whole_images(inputs) for h in heads if box_head_of(h)}
+        forward(self.network, inputs, list(heads), boxes)
+
     def _read(
-        self, inputs: Tensor, taps: Iterable[str], run=forward_to_taps
+        self, inputs: Tensor, taps: Iterable[str], *how
     ) -> dict[str, list[Tensor]]:
         with self.taps.record(taps):
-            run(self.network, inputs, self._heads)
+            self._run(inputs, taps, *how)
         tensors = {tap: self.taps.read(tap) for tap in taps}
         self.taps.clear()
         return tensors

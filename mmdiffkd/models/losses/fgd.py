@@ -61,7 +61,10 @@ def foreground(
     )
     in_rows = (rows >= top) & (rows <= bottom)
     in_columns = (columns >= left) & (columns <= right)
-    inverse_area = 1 / ((right + 1 - left) * (bottom + 1 - top))
+    # A box upside down covers nothing, and must not divide by 0 either.
+    columns_of_box = (right + 1 - left).clamp(min=1)
+    rows_of_box = (bottom + 1 - top).clamp(min=1)
+    inverse_area = 1 / (columns_of_box * rows_of_box)
     weighted_rows = in_rows * inverse_area
     covered = weighted_rows.unsqueeze(-1) * in_columns.unsqueeze(-2)
     return covered.amax(dim=1)

@@ -17,6 +17,10 @@ class HCLLoss(nn.Module):
     weights 1/2, 1/4, 1/8 in turn; the sum is divided by that of the weights.
     A vector is a map of 1 x 1.
 
+    On CUDA, PyTorch has no deterministic gradient of that pooling: under
+    ``randomness=dict(deterministic=True)`` the backward pass is an error,
+    without it two runs may differ in the last bits.
+
     ReviewKD, to which it belongs, sums it over levels with loss_weights from
     0.6 to 8 by pair on CIFAR-100, warmed up over 20 epochs (the entry's
     ``schedule``), and takes 1 (ResNet-34 to 18) and 8 (ResNet-50 to

@@ -1,6 +1,7 @@
 """Distillation necks: between a student's tensor and its teacher's."""
 
 from .aligned import Aligned
+from .class_columns import ClassColumnsNeck
 from .diffkd import DiffKDNeck
 from .diffkd_classifier import DiffKDClassifierNeck
 from .dskd import DSKDNeck
@@ -13,6 +14,7 @@ from .vid import VIDNeck
 
 __all__ = [
     'Aligned',
+    'ClassColumnsNeck',
     'DSKDNeck',
     'DiffKDClassifierNeck',
     'DiffKDNeck',

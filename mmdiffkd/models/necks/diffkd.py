@@ -46,6 +46,9 @@ class DiffKDNeck(BaseModule):
     Half precision: the schedule, the walk, gamma and both losses are computed
     in float32 or better, under autocast as well as in a converted module.
 
+    Several processes: each draws noise and timesteps of its own, and batch
+    norm sees the batch of one, unless the recipe sets ``sync_bn``.
+
     Args:
         student_channels (int, optional): Channels of the student's tensor.
             A distiller fills in None; standing alone it has to be given.

@@ -61,7 +61,8 @@ class DSKDNeck(DiffKDNeck):
     and, once more, the student, with the guidance's gradient as a constant.
     There is no projection after the walk.
 
-    The walk moves batch norm's statistics in train mode, as in DiffKD.
+    The walk moves batch norm's statistics in train mode, those of one
+    process, as in DiffKD.
     Pictures (:meth:`trajectory`) show it without guidance.
 
     Args:

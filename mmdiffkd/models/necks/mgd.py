@@ -16,7 +16,8 @@ class MGDNeck(BaseModule):
 
     A 1x1 convolution where the channels differ, the mask, then a 3x3
     convolution, ReLU and another 3x3 convolution. All of it is trained by
-    the distance that follows, :class:`MGDLoss` in the paper.
+    the distance that follows, :class:`MGDLoss` in the paper. Each process
+    draws a mask of its own.
 
     Args:
         student_channels (int, optional): Channels of the student's map. A

@@ -87,7 +87,8 @@ class ReviewKDNeck(BaseModule):
     brought to the teacher's size and channels, and compared, by
     :class:`HCLLoss` in the paper. Sizes are changed by the nearest
     neighbour. It sees all levels at once (``joint``); all layers are trained
-    by the distance at their own and the shallower levels.
+    by the distance at their own and the shallower levels. Batch norm sees the
+    batch of one process.
 
     The paper compares what the teacher's blocks compute *before* their last
     ReLU: tap that activation's input, ``backbone.layer3.1.relu@input[-1]``

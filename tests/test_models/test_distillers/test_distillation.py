@@ -332,7 +332,7 @@ def test_neck_is_tried_with_stand_ins():
         loss=dict(type=ChannelsLoss),
         teacher_head='head.fc',
     )
-    fitting = stand_ins(2, nn.Linear(6, 5), torch.Size((2, 5)))
+    fitting = stand_ins(2, (32, 32), nn.Linear(6, 5), torch.Size((2, 5)))
     made = entry(**settings, stand_ins=fitting)
     assert made.losses[0].channels == (5, 5)
     assert not any(isinstance(m, nn.Linear) for m in made.losses.modules())

@@ -277,6 +277,8 @@ def test_compiled_step_equals_eager(build):
         (dict(teacher=dict(config='x')), 'no `checkpoint`'),
         (dict(input_size=0), '`input_size` is 0'),
         (dict(input_size=(1, 2, 3)), '`input_size` is'),
+        (dict(input_size=1.5), '`input_size` is 1.5'),
+        (dict(input_size=(16, True)), '`input_size` is'),
     ],
 )  # fmt: skip
 def test_bad_input_is_found_at_construction(build, changes, message):

@@ -22,14 +22,14 @@ def test_shapes_of_backbone_and_neck(build):
         'backbone': [(2, 8, 8, 12), (2, 16, 4, 6)],
         'neck[-1]': [(2, 16)],
     }
-    assert heads == []
+    assert heads == {}
 
 
 def test_head_is_called_for_its_tap_alone(build):
     network = build(tiny_recipes.classifier())
     shapes, heads = run(network, 'head.fc')
     assert shapes == {'head.fc': [(2, 2)]}
-    assert heads == ['head']
+    assert heads == {'head.fc': 'head'}
 
 
 def test_model_without_extract_feat_runs_in_tensor_mode():

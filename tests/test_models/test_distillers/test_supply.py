@@ -4,8 +4,15 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
+from torch import nn
 
-from mmdiffkd.models.distillers.supply import supply_from
+from mmdiffkd.models.distillers.distillation import SUPPLIED
+from mmdiffkd.models.distillers.rois import Sampled
+from mmdiffkd.models.distillers.supply import (
+    roi_labels,
+    stand_ins,
+    supply_from,
+)
 
 INPUTS = torch.zeros(2, 3, 32, 48)
 
@@ -69,3 +76,26 @@ def test_mixed_labels_are_refused():
 def test_what_data_lacks_is_named(name, samples, message):
     with pytest.raises(ValueError, match=message):
         ask(name, samples)
+
+
+def test_classes_of_sampled_boxes():
+    labels = torch.tensor([1, 0])
+    assert roi_labels(Sampled(torch.zeros(2, 5), labels)) is labels
+    with pytest.raises(ValueError, match='no `loss_cls`'):
+        roi_labels(Sampled(torch.zeros(2, 5), None))
+
+
+def test_stand_ins_for_all_that_is_supplied():
+    supply = stand_ins(3, (32, 48), nn.Linear(4, 5), torch.Size((2, 5)))
+    assert set(supply) == set(SUPPLIED)
+    values = {name: value() for name, value in supply.items()}
+    assert values['teacher_head'].weight.is_meta
+    assert values['teacher_logits'].shape == (3, 5)
+    assert values['roi_labels'].shape == (3,)
+    assert [box.shape for box in values['gt_bboxes']] == [(1, 4)] * 3
+    assert values['img_shape'] == [(32, 48)] * 3
+    assert values['batch_input_shape'] == (32, 48)
+    assert set(SUPPLIED) - set(stand_ins(3, (32, 48))) == {
+        'teacher_head',
+        'teacher_logits',
+    }

@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_recipes
 import torch
+from mmengine.model import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 TESTS = Path(__file__).parents[2]
 
@@ -72,6 +76,21 @@ def test_ranks_draw_different_noise_by_default(found):
     assert first.keys() == {'noise', 'diffusion_noise', 'timesteps'}
     for name in first:
         assert not torch.equal(first[name], second[name])
+
+
+def norms(module):
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+def test_synchronised_batch_norm_is_for_what_is_trained(build):
+    model = build(tiny_recipes.distiller())
+    count = len(norms(model.distill))
+    model = convert_sync_batchnorm(model, 'torch')
+    synchronised = norms(model.student) + norms(model.distill)
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in synchronised)
+    assert len(norms(model.distill)) == count > 0
+    teachers = norms(model.teacher.network)
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in teachers)
 
 
 def test_teacher_is_in_no_bucket(found):

@@ -217,3 +217,8 @@ def test_takes_maps_of_its_channels():
 def test_arguments_out_of_range(arguments, named):
     with pytest.raises(ValueError, match=named):
         FGDLoss(6, **arguments)
+
+
+def test_boxes_outside_and_upside_down_cover_nothing():
+    given = boxes([-50, -50, -10, -10], [70, 80, 200, 90], [33, 33, 20, 20])
+    assert not foreground([given], [(64, 64)], (8, 8)).any()

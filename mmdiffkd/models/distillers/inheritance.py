@@ -1,0 +1,111 @@
+"""A student that begins with parts of its teacher."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmdiffkd.utils.naming import did_you_mean
+
+
+class Legacy(NamedTuple):
+    """What a student takes over below one path.
+
+    Attributes:
+        taken (list[str]): Tensors of equal name and shape.
+        skipped (list[str]): The student's and the teacher's other tensors,
+            each with the reason.
+    """
+
+    taken: list[str]
+    skipped: list[str]
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+
+
+def find_legacy(
+    paths: Sequence[str], student: nn.Module, teacher: nn.Module
+) -> dict[str, Legacy]:
+    """Work out which tensors of a teacher fit a student.
+
+    Args:
+        paths (Sequence[str]): Paths of modules that both have.
+        student (nn.Module): The student.
+        teacher (nn.Module): The teacher, before anything is folded in it.
+
+    Returns:
+        dict[str, Legacy]: By path.
+
+    Raises:
+        ValueError: If ``paths`` is no list of paths, one of them is missing
+            in either network, or nothing fits below it.
+    """
+    if (
+        isinstance(paths, str)
+        or not isinstance(paths, Sequence)
+        or not all(isinstance(path, str) for path in paths)
+    ):
+        raise ValueError(
+            f'`teacher.inherit` is {paths!r}. Write a tuple of module paths, '
+            "for instance ('neck', 'bbox_head')."
+        )
+    found = {}
+    for path in paths:
+        for role, network in (('student', student), ('teacher', teacher)):
+            modules = dict(network.named_modules())
+            if path not in modules:
+                raise ValueError(
+                    f'`teacher.inherit` names {path!r}, which the {role} '
+                    f'{type(network).__name__} does not have. '
+                    + did_you_mean(path, filter(None, modules))
+                )
+        ours, theirs = (
+            _shapes(network.get_submodule(path))
+            for network in (student, teacher)
+        )
+        taken = [n for n in ours if theirs.get(n) == ours[n]]
+        skipped = [
+            f'{name} ({ours.get(name, "missing")} in the student, '
+            f'{theirs.get(name, "missing")} in the teacher)'
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
+        ]
+        if not taken:
+            raise ValueError(
+                f'`teacher.inherit` names {path!r}, but nothing below it has '
+                'one name and one shape in student and teacher: '
+                + ('; '.join(skipped[:3]) or 'it holds no tensors')
+                + '. Leave it out.'
+            )
+        found[path] = Legacy(taken, skipped)
+    return found
+
+
+@torch.no_grad()
+def inherit(
+    student: nn.Module,
+    legacies: Mapping[str, Legacy],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Copy a teacher's tensors into a student and log what was left out.
+
+    Args:
+        student (nn.Module): The student.
+        legacies (Mapping[str, Legacy]): What fits, by path.
+        tensors (Mapping[str, Mapping[str, Tensor]]): The teacher's tensors
+            by path and name.
+    """
+    for path, (taken, skipped) in legacies.items():
+        own = student.get_submodule(path).state_dict()
+        for name in taken:
+            own[name].copy_(tensors[path][name])
+        print_log(
+            f'The student inherits {path!r} from the teacher: '
+            f'{len(taken)} of {len(own)} tensors'
+            + (f'; skipped: {"; ".join(skipped)}' if skipped else ''),
+            'current',
+        )
