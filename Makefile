@@ -8,7 +8,8 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format test-slow test-gpu clean distclean
+.PHONY: help install demo demo-det demo-seg test lint format test-slow \
+	test-fuzz test-gpu clean distclean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +23,12 @@ install: $(INSTALLED)  ## make .venv with the whole stack (about 10 minutes)
 
 demo: $(INSTALLED)  ## distil a small classifier, with a table and pictures
 	@$(BIN)/python tools/misc/demo.py
+
+demo-det: $(INSTALLED)  ## the same with a small detector
+	@$(BIN)/python tools/misc/demo.py --task det
+
+demo-seg: $(INSTALLED)  ## the same with a small segmentor
+	@$(BIN)/python tools/misc/demo.py --task seg
 
 test: lint  ## lint, then the quick tests
 	$(PYTEST) $(ARGS)
@@ -39,12 +46,15 @@ format: $(INSTALLED)  ## let ruff mend what it can
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(PYTEST) -m 'slow and not gpu' $(ARGS)
 
+test-fuzz: $(INSTALLED)  ## 10,000 cases of each fuzz test rather than 200
+	$(PYTEST) tests/fuzz --hypothesis-profile=long $(ARGS)
+
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)
 
 clean:  ## remove what builds and tests leave; keeps .venv, data, work_dirs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache \
-		.import_linter_cache
+	rm -rf build dist *.egg-info .dist_test .hypothesis .pytest_cache \
+		.ruff_cache .import_linter_cache
 	find mmdiffkd configs tools tests -name __pycache__ -prune \
 		-exec rm -rf {} +
 

@@ -4,6 +4,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
+from mmdiffkd.utils.command_line import end_workers
+
 
 @pytest.fixture(autouse=True)
 def no_scope():
@@ -33,6 +35,7 @@ def run():
         config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
         runner = Runner.from_cfg(config)
         runner.train()
+        end_workers(runner)
         return runner
 
     return function

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from generated_data import write_cifar100, write_class_folders
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
-from mmengine.fileio import load
+from mmengine.fileio import dump, load
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
 from published_networks import spread
 
+from mmdiffkd.datasets.digit_scenes import LAYOUTS, write_scenes
 from mmdiffkd.utils.config import find_config
 from mmdiffkd.utils.data_root import check_data_root
 
@@ -24,6 +26,7 @@ CONFIGS = sorted(
 )
 DIFFKD = 'diffkd/diffkd_backbone-logits_'
 CLASSES = ('first', 'second')
+METRICS = {'cls': 'accuracy', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
 
 
 def each(paths):
@@ -46,6 +49,15 @@ def method(path):
     return path.stem.partition('_')[0]
 
 
+def task(path):
+    data = path.stem.split('_')[-1]
+    if data == 'coco' or data.endswith('-det'):
+        return 'det'
+    if data.startswith('cityscapes') or data.endswith('-seg'):
+        return 'seg'
+    return 'cls'
+
+
 def pair(path):
     """``teacher_student`` of a distillation's config."""
     return '_'.join(path.stem.split('_')[2:4])
@@ -53,6 +65,8 @@ def pair(path):
 
 DISTILLATIONS = [p for p in CONFIGS if p.parent.name != 'baseline']
 ON_CIFAR = [p for p in DISTILLATIONS if p.stem.endswith('_cifar100')]
+ON_COCO = [p for p in DISTILLATIONS if p.stem.endswith('_coco')]
+ON_CITYSCAPES = [p for p in DISTILLATIONS if '_cityscapes' in p.stem]
 PAIRS = sorted({pair(p) for p in ON_CIFAR})
 
 
@@ -86,7 +100,8 @@ def check_build(path, monkeypatch):
     monkeypatch.setattr(torch, 'load', None)
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', None)
     cfg = copy.deepcopy(read(path))
-    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if task(path) == 'cls':
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     if cfg.model.type == 'mmdiffkd.Distiller':
@@ -98,13 +113,18 @@ def check_build(path, monkeypatch):
         assert number == LISTED[path]['Parameters']
 
 
-@each(p for p in CONFIGS if p not in ON_CIFAR or p in SAMPLE)
+LARGE = [p for p in CONFIGS if 'x101' in p.stem]
+
+
+@each(
+    p for p in CONFIGS if p not in LARGE and (p not in ON_CIFAR or p in SAMPLE)
+)
 def test_model_is_built_without_a_teacher_file(path, monkeypatch):
     check_build(path, monkeypatch)
 
 
 @pytest.mark.slow
-@each(p for p in ON_CIFAR if p not in SAMPLE)
+@each(p for p in CONFIGS if p in LARGE or p in ON_CIFAR and p not in SAMPLE)
 def test_every_model_is_built_without_a_teacher_file(path, monkeypatch):
     check_build(path, monkeypatch)
 
@@ -124,14 +144,19 @@ def tapped(entry):
     """The word for an entry's tap in the names of configs."""
     taps = [entry[key] for key in ('at', 'student_at') if key in entry]
     for tap in taps:
+        if 'bbox_head.' in str(tap):
+            return 'reg'
         if tap in ('backbone[1]', 'backbone.layer2'):
             return 'stage2'
-        if isinstance(tap, list) or ':' in tap:
+        if isinstance(tap, list) or re.search(r'\d:', tap):
             return 'stages'
         return {
             'backbone[-1]': 'backbone',
             'neck[-1]': 'pooled',
             'head.fc': 'logits',
+            'neck[:]': 'fpn',
+            'decode_head.conv_seg': 'logits',
+            'auxiliary_head.conv_seg': 'aux',
         }[tap]
 
 
@@ -144,13 +169,20 @@ def test_name_tells_what_is_in_it(path):
         assert name == path.parent.name
     found = {tapped(entry): None for entry in cfg.model.distill.values()}
     assert sorted(taps.split('-')) == sorted(found)
-    assert Path(cfg.model.teacher.config).stem.split('_')[0] == teacher
+    words = re.split('[-_]', Path(cfg.model.teacher.config).stem)
+    assert set(teacher.split('-')) <= set(words)
+    if cfg.model.teacher.config.startswith('mmdiffkd::'):
+        assert f'/{teacher}_' in cfg.model.teacher.config
 
-    baseline = read(
-        ROOT / 'configs' / 'baseline' / f'{"_".join([student, *recipe])}.py'
+    plain = LISTED[path]['Student']['Config']
+    if path not in ON_COCO:
+        assert Path(plain).stem == '_'.join([student, *recipe])
+    baseline, cfg = (
+        without_scopes(copy.deepcopy(read(p)._cfg_dict))
+        for p in (find_config(plain).absolute(), path)
     )
-    networks = [copy.deepcopy(m) for m in (cfg.model.student, baseline.model)]
-    for network in networks:
+    networks = [cfg.model.student, baseline.model]
+    for network in networks if task(path) == 'cls' else ():
         network.head.loss.pop('loss_weight', None)
     assert networks[0] == networks[1]
     for key in (
@@ -161,8 +193,20 @@ def test_name_tells_what_is_in_it(path):
         'param_scheduler',
         'train_cfg',
     ):
-        assert cfg[key] == baseline[key]
-    assert cfg.optim_wrapper.optimizer == baseline.optim_wrapper.optimizer
+        assert cfg.get(key) == baseline.get(key)
+    for key in ('optimizer', 'clip_grad'):
+        assert cfg.optim_wrapper.get(key) == baseline.optim_wrapper.get(key)
+
+
+def without_scopes(value):
+    """A config without what MMEngine notes of another package's."""
+    if isinstance(value, dict):
+        value.pop('_scope_', None)
+        value.pop('_delete_', None)
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (dict, list, tuple)):
+            without_scopes(item)
+    return value
 
 
 @each(p for p in CONFIGS if p.parent.name == 'diffkd' and 'in1k' in p.stem)
@@ -174,6 +218,42 @@ def test_published_entries(path):
     )
     assert 'latent_channels' not in logits.neck
     assert logits.loss == dict(type='KLDivergence', tau=1.0)
+
+
+@each(ON_COCO)
+def test_published_entries_on_coco(path):
+    cfg = read(path)
+    fpn, reg = cfg.model.distill.fpn, cfg.model.distill.reg
+    assert fpn.at == 'neck[:]'
+    assert fpn.neck == dict(type='DiffKDNeck')
+    weight = 15.0 if 'reppoints' in path.stem else 5.0
+    assert fpn.loss == dict(type='MSELoss', loss_weight=weight)
+    assert reg.loss == dict(type='SmoothL1Loss')
+    assert cfg.train_cfg.max_epochs == 24
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
+    assert cfg.optim_wrapper.optimizer.weight_decay == 1e-4
+
+
+@each(ON_CITYSCAPES)
+def test_published_entries_on_cityscapes(path):
+    cfg = read(path)
+    entries = {'decode_head': cfg.model.distill.logits}
+    if cfg.model.student.auxiliary_head is not None:
+        entries['auxiliary_head'] = cfg.model.distill.aux
+        assert cfg.model.distill.aux.weight == 0.4
+        assert cfg.model.student.auxiliary_head.loss_decode.loss_weight == 0.4
+    for head, entry in entries.items():
+        assert entry.at == f'{head}.conv_seg'
+        assert entry.neck == dict(type='DiffKDNeck')
+        assert entry.loss == dict(type='DISTLoss')
+    assert len(cfg.model.distill) == len(entries)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD', lr=0.02, momentum=0.9, weight_decay=5e-4
+    )
+    (decay,) = cfg.param_scheduler
+    assert (decay.power, decay.eta_min, decay.end) == (0.9, 1e-4, 40000)
+    assert cfg.train_cfg.max_iters == 40000
+    assert cfg.model.student.data_preprocessor.size == (512, 1024)
 
 
 def test_ten_pairs_of_every_method_on_cifar100():
@@ -264,7 +344,11 @@ def test_beta_is_the_pairs(path):
     assert entry.get('schedule') == (dict(warmup=20) if small else None)
 
 
-@each(p for p in DISTILLATIONS if 'digit-scenes' not in p.stem)
+@each(
+    p
+    for p in DISTILLATIONS
+    if task(p) == 'cls' and 'digit-scenes' not in p.stem
+)
 def test_weight_of_the_task(path):
     weight = read(path).model.student.head.loss.get('loss_weight', 1.0)
     kd = {'cifar100': 0.1, 'in1k': 0.9}[path.stem.split('_')[-1]]
@@ -309,23 +393,98 @@ def cifar100(monkeypatch):
         monkeypatch.setattr(CIFAR100, name, files)
 
 
+def use_classes(cfg, folder):
+    """Generated images for a classifier."""
+    if cfg.train_dataloader.dataset.type == 'CIFAR100':
+        changes = dict(data_root=str(write_cifar100(folder)))
+    else:
+        write_class_folders(folder, ('train', 'val', 'test'), CLASSES)
+        changes = dict(data_root=str(folder), metainfo=dict(classes=CLASSES))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.update(changes)
+
+
+def use_scenes(cfg, folder, kind):
+    """A few digit scenes for a detector or a segmentor, whole as they are."""
+    write_scenes(folder, kind, dict(train=4, test=4))
+    size = LAYOUTS[kind].height, LAYOUTS[kind].width
+    for loader, split in (
+        (cfg.train_dataloader, 'train'),
+        (cfg.val_dataloader, 'test'),
+    ):
+        dataset = loader.dataset
+        dataset.data_root = str(folder / kind)
+        if kind == 'det':
+            dataset.ann_file = f'annotations/instances_{split}.json'
+            dataset.data_prefix = dict(img=split)
+            annotations = folder / kind / dataset.ann_file
+            if 'metainfo' not in dataset:
+                call_digits_as_coco_does(annotations)
+            cfg.val_evaluator.ann_file = str(annotations)
+        else:
+            dataset.data_prefix = dict(
+                img_path=f'leftImg8bit/{split}', seg_map_path=f'gtFine/{split}'
+            )
+        for transform in dataset.pipeline:
+            for key, value in (
+                ('scale', size[::-1]),
+                ('scales', [size[::-1]]),
+                ('crop_size', size),
+            ):
+                if key in transform:
+                    transform[key] = value
+    student = cfg.model.get('student', cfg.model)
+    if 'size' in student.data_preprocessor:
+        student.data_preprocessor.size = size
+    if student is not cfg.model:
+        cfg.model.input_size = size
+    bare(student)
+
+
+def call_digits_as_coco_does(annotations):
+    content = load(annotations)
+    content['categories'] = [
+        dict(id=i, name=name)
+        for i, name in enumerate(CocoDataset.METAINFO['classes'], 1)
+    ]
+    dump(content, annotations)
+
+
+def bare(value):
+    """Without files of weights, for one CPU; every prediction counts."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key == 'pretrained' or (
+            isinstance(item, dict) and item.get('type') == 'Pretrained'
+        ):
+            value[key] = None
+        elif item == 'SyncBN':
+            value[key] = 'BN'
+        elif key == 'score_thr':
+            value[key] = 0.0
+        else:
+            bare(item)
+
+
 def check_run(path, cfg, tmp_path):
     """Trains for two iterations of two images and evaluates."""
-    if cfg.train_dataloader.dataset.type == 'CIFAR100':
-        data = write_cifar100(tmp_path / 'data')
-        changes = dict(data_root=str(data))
+    if task(path) == 'cls':
+        use_classes(cfg, tmp_path / 'data')
     else:
-        data = write_class_folders(
-            tmp_path / 'data', ('train', 'val', 'test'), CLASSES
-        )
-        changes = dict(data_root=str(data), metainfo=dict(classes=CLASSES))
-    for name in ('train', 'val', 'test'):
-        loader = cfg[f'{name}_dataloader']
+        use_scenes(cfg, tmp_path / 'data', task(path))
+    if path in ON_COCO:
+        # So small an image leaves one position in the last level, on which
+        # batch norm over two images has a gradient without bounds.
+        cfg.model.distill.fpn.at = 'neck[0:3]'
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator = cfg.val_evaluator
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False, batch_size=2)
-        loader.dataset.update(changes)
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = None
-    cfg.train_cfg.max_epochs = 1
+    if 'max_iters' in cfg.train_cfg:
+        cfg.train_cfg.update(max_iters=2, val_interval=2)
+    else:
+        cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.work_dir = str(tmp_path / 'work_dir')
     cfg.experiment_name = path.stem
     cfg.default_hooks.logger.interval = 1
@@ -344,8 +503,9 @@ def check_run(path, cfg, tmp_path):
     assert torch.isfinite(torch.tensor(list(losses.values()))).all()
     for entry in cfg.model.get('distill', ()):
         assert any(f'/distill.{entry}.loss' in name for name in losses)
-    assert any(name.startswith('val/accuracy') for name in scalars)
-    assert (tmp_path / 'work_dir' / 'epoch_1.pth').exists()
+    metric = f'val/{METRICS[task(path)]}'
+    assert any(name.startswith(metric) for name in scalars)
+    assert list((tmp_path / 'work_dir').glob('*_[12].pth'))
 
 
 @each(
@@ -354,6 +514,11 @@ def check_run(path, cfg, tmp_path):
         DIFFKD + 'resnet50-rsb_mobilenet-v2_8xb96-b2_in1k',
         DIFFKD + 'swin-large_swin-tiny_16xb64-b3_in1k',
         'diffkd/diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes',
+        'diffkd/diffkd_fpn-reg_retinanet-w24_retinanet-w8_1xb16-8e_digit-scenes-det',
+        'diffkd/diffkd_fpn-reg_faster-rcnn-w24_faster-rcnn-w8_1xb16-8e_digit-scenes-det',
+        'diffkd/diffkd_logits-aux_pspnet-w16_pspnet-w4_1xb8-12e_digit-scenes-seg',
+        'diffkd/diffkd_fpn-reg_retinanet-r101_retinanet-r50_8xb2-2x_coco',
+        'diffkd/diffkd_logits-aux_deeplabv3-r101_pspnet-r18_8xb2-40k_cityscapes-512x1024',
     )
 )
 def test_one_of_each_strategy_runs(path, tmp_path):
@@ -406,11 +571,14 @@ def test_metafile_names_what_exists(metafile):
         assert Path(model['Config']).stem == model['Name']
         metadata = model['Metadata']
         if 'Student' in metadata:
-            assert (ROOT / metadata['Student']['Config']).is_file()
+            assert find_config(metadata['Student']['Config']).is_file()
         if 'Teacher' in metadata:
             teacher = metadata['Teacher']
-            assert teacher['Config'] == cfg.model.teacher.config
-            assert find_config(teacher['Config']).is_file()
+            listed, used = (
+                find_config(name).resolve()
+                for name in (teacher['Config'], cfg.model.teacher.config)
+            )
+            assert listed == used
             checkpoint = cfg.model.teacher.checkpoint
             if checkpoint.startswith('https://'):
                 assert teacher['Weights'] == checkpoint

@@ -12,6 +12,7 @@ from mmdiffkd.utils.command_line import (
     add_run_arguments,
     build_runner,
     complete_dataloaders,
+    end_workers,
     leave_processes,
     read_run_config,
 )
@@ -79,7 +80,10 @@ def main() -> None:
     cfg = read_run_config(args)
     merge_args(cfg, args)
     check_data_root(cfg, ('train_dataloader', 'val_dataloader'))
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    runner.train()
+    end_workers(runner)
+    del runner
     leave_processes()
 
 

@@ -1,4 +1,4 @@
-# What all classification runs share.
+# What all runs share; the scope and what draws are classification's.
 default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -107,6 +107,12 @@ def _cure(path: str, key: str) -> str:
             'Write the digit scenes, from the root of the repository, with '
             '`python tools/dataset_converters/digit_scenes.py`.'
         )
+    if 'cifar100' in path:
+        return (
+            'Unpack `cifar-100-python.tar.gz`, from the CIFAR-100 page of '
+            'its authors, in that folder, or say where it is with '
+            f'`--cfg-options {key}=...`.'
+        )
     return (
         'Put or link the data there, or say where they are with '
         f'`--cfg-options {key}=...`.'

@@ -1,6 +1,7 @@
 """Pictures of what the denoiser does, and of how trainings went."""
 
 from .denoising_panel import attention, denoising_panel, strength
+from .side_by_side import side_by_side
 from .training_curves import plot_training_curves, read_scalars
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     'denoising_panel',
     'plot_training_curves',
     'read_scalars',
+    'side_by_side',
     'strength',
 ]

@@ -107,15 +107,18 @@ def denoising_panel(
     # Inches: a cell with its gap, and room for captions and colour bars.
     cell, head, left, right, foot = 1.25, 0.45, 0.1, 0.75, 0.3
     head += 0.3 if title else 0.0
+    side = cell - 0.09
+    # A map has the image's proportions.
+    tall = side * images[0].shape[0] / images[0].shape[1]
+    pitch = tall + 0.29
     width = left + cell * num_columns + right
-    height = head + (cell + 0.2) * num_rows + foot
+    height = head + pitch * num_rows + foot
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor='white')
     canvas = FigureCanvasAgg(figure)
-    side = cell - 0.09
 
     def axes(row: int, column: int, box_width: float = side):
-        bottom = height - head - row * (cell + 0.2) - side
-        box = (left + column * cell, bottom, box_width, side)
+        bottom = height - head - row * pitch - tall
+        box = (left + column * cell, bottom, box_width, tall)
         return figure.add_axes(
             (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
         )

@@ -247,7 +247,7 @@ def test_all_weights_zero_is_the_plain_training_bit_for_bit(
     plain = tiny_recipes.recipe(tmp_path, student, **settings)
     ours = distill_recipe(
         tmp_path,
-        dict(panel_interval=2),
+        dict(panel_interval=2, panel_images=1),
         student,
         teacher=tiny_recipes.teacher(6, path),
         distill=dict(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmdiffkd.engine.exact_resume import ExactResume, check_accumulation
 from mmdiffkd.utils import read_checkpoint
+from mmdiffkd.utils.command_line import end_workers
 from mmdiffkd.utils.randomness import random_state
 
 WORKERS = {
@@ -79,6 +80,7 @@ def train(config):
     config.experiment_name = f'{id(config)}_{np.random.rand()}'
     runner = Runner.from_cfg(config)
     runner.train()
+    end_workers(runner)
     return runner
 
 

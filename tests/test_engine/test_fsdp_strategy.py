@@ -1,18 +1,12 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+import sharded_processes
 import tiny_recipes
 import torch
-from generated_data import write_class_folders
 from mmengine.registry import STRATEGIES
 from torch import nn
 
 from mmdiffkd.engine.fsdp_strategy import FSDPStrategy
 
-TESTS = Path(__file__).parents[1]
 RUNS = ('whole', 'sharded', 'blocks', 'resumed')
 
 
@@ -20,36 +14,12 @@ RUNS = ('whole', 'sharded', 'blocks', 'resumed')
 def found(tmp_path_factory):
     """By run: the last checkpoint, and what either process held."""
     folder = tmp_path_factory.mktemp('sharded')
-    write_class_folders(folder / 'data', images_per_class=4, size=(20, 20))
-    environment = {
-        **os.environ,
-        'PYTHONPATH': str(TESTS),
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-    started = [
-        subprocess.Popen(
-            [
-                *(sys.executable, TESTS / 'sharded_processes.py'),
-                *(folder, str(rank)),
-            ],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors[-3000:]
+    sharded_processes.start(folder, 'fsdp')
     assert not list(folder.glob('*/.*.tmp'))
     return {
         run: (
             torch.load(folder / run / 'epoch_2.pth', weights_only=False),
-            [
-                torch.load(folder / f'{run}_{rank}.pt', weights_only=False)
-                for rank in range(2)
-            ],
+            sharded_processes.held(folder, run),
         )
         for run in RUNS
     }

@@ -94,7 +94,10 @@ def test_make_lists_its_targets():
         check=True,
         text=True,
     )
-    for target in ('demo', 'test', 'lint', 'test-slow', 'test-gpu', 'clean'):
+    for target in (
+        *('demo', 'test', 'lint', 'format', 'test-slow', 'test-fuzz'),
+        *('test-gpu', 'clean', 'distclean'),
+    ):
         assert f'\n{target} ' in result.stdout
 
 

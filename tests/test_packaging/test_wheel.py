@@ -114,6 +114,12 @@ def test_configs_are_found_in_an_installed_wheel(wheel, tmp_path):
     assert model == 'ImageClassifier'
 
 
+def test_configs_name_no_path_of_this_repository():
+    """Where an installed package trains, there is no folder ``configs``."""
+    for path in (ROOT / 'configs').rglob('*.py'):
+        assert "'configs/" not in path.read_text(), path
+
+
 @pytest.fixture(scope='module')
 def site(wheel, tmp_path_factory):
     """A folder on the path with what an installation puts there."""

@@ -56,9 +56,11 @@ def fake(tool, tmp_path, monkeypatch):
     script = tmp_path / 'train.py'
     script.write_text(TRAIN)
     monkeypatch.setattr(tool, 'TRAIN', script)
-    (tmp_path / 'plain.py').write_text("model = dict(type='A')")
+    data = "val_dataloader = dict(dataset=dict(data_prefix='test'))"
+    (tmp_path / 'plain.py').write_text(f"model = dict(type='A')\n{data}")
     (tmp_path / 'distiller.py').write_text(
         "model = dict(type='B', teacher=dict(config='a', checkpoint='b'))"
+        f'\n{data}'
     )
     return tmp_path
 
@@ -170,6 +172,62 @@ def test_plan(tool, fake):
         'model.teacher.checkpoint': 't.pth',
         **data,
     }
+
+
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        (
+            'resnet14-w4_1xb64-20e_digit-scenes',
+            {'val_dataloader.dataset.data_prefix': 'tuning'},
+        ),
+        (
+            'retinanet-w8_1xb16-8e_digit-scenes-det',
+            {
+                'val_dataloader.dataset.ann_file': (
+                    'annotations/instances_tuning.json'
+                ),
+                'val_dataloader.dataset.data_prefix.img': 'tuning',
+                'val_evaluator.ann_file': (
+                    'data/digit_scenes/det/annotations/instances_tuning.json'
+                ),
+            },
+        ),
+        (
+            'pspnet-w4_1xb8-12e_digit-scenes-seg',
+            {
+                'val_dataloader.dataset.data_prefix.img_path': (
+                    'leftImg8bit/tuning'
+                ),
+                'val_dataloader.dataset.data_prefix.seg_map_path': (
+                    'gtFine/tuning'
+                ),
+            },
+        ),
+    ],
+)
+def test_split_of_every_task(tool, name, expected):
+    config = tool.load_config(ROOT / 'configs/baseline' / f'{name}.py')
+    assert tool.evaluated_on(config, 'tuning') == expected
+
+
+def test_no_other_split(tool):
+    config = tool.load_config({'val_dataloader': {'dataset': {'a': 'test'}}})
+    with pytest.raises(SystemExit, match='no tuning split'):
+        tool.evaluated_on(config, 'tuning')
+
+
+def test_metric_is_the_packages(tool, fake, monkeypatch, capsys):
+    config = fake / 'plain.py'
+    config.write_text(config.read_text() + "\ndefault_scope = 'mmdet'")
+    script = fake / 'train.py'
+    script.write_text(TRAIN.replace('accuracy/top1', 'coco/bbox_mAP'))
+    arguments = [str(config), '--seeds', '2', '--work-dir', str(fake / 'out')]
+    run_main(tool, monkeypatch, *arguments)
+    out = capsys.readouterr().out
+    assert '| | coco/bbox_mAP |' in out
+    # A fraction, in per cent: of 60 and 61.
+    assert '| plain | 6050.00 |' in out
 
 
 def test_train_and_read_again(tool, fake):

@@ -1,7 +1,9 @@
 import json
+import re
 import runpy
 import sys
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
+
+from mmdiffkd.models.losses import CRDLoss
+from mmdiffkd.models.necks import DiffKDNeck
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/analysis_tools/get_flops.py'
@@ -136,6 +141,109 @@ def test_published_costs(tool):
     assert feature['macs'] == pytest.approx(1.11e9, rel=5e-3)
     assert logits['parameters'] == pytest.approx(23.3e6, rel=2e-3)
     assert logits['macs'] == pytest.approx(0.10e9, rel=3e-2)
+
+
+def random_neck(tool, student, teacher, size, **settings):
+    """Parameters and multiply-adds an image of a neck."""
+    neck = DiffKDNeck(student, teacher, **settings)
+    tensors = [torch.zeros(2, c, *size) for c in (student, teacher)]
+    return (
+        tool['count_parameters'](neck),
+        tool['count_macs'](lambda: neck(*tensors)),
+    )
+
+
+@pytest.mark.parametrize('c, s, t', [(64, 16, 40), (128, 64, 32)])
+@pytest.mark.parametrize('n', [1, 5])
+def test_growth_on_paper(tool, c, s, t, n):
+    """The formulas of docs/scaling.md."""
+    p = 3 * 4
+    count = partial(random_neck, tool, size=(3, 4), num_inference_steps=n)
+    square = 4.515625 * c**2
+    walk = (3.125 * (n + 1) + 1.390625) * c**2 * p + 2 * c
+    assert count(s, t, latent_channels=c) == (
+        square + (s + 2 * t + 1304.75) * c + t + 2,
+        walk + (s + 2 * t) * c * p,
+    )
+    assert count(s, c) == (
+        square + (s + 1301.75) * c + 2,
+        walk + s * c * p,
+    )
+    assert count(c, c, size=(), feature='vector') == (
+        22 * c**2 + 1323 * c + 2,
+        (16 * (n + 1) + 6) * c**2 + 2 * c,
+    )
+    embeddings = tool['count_parameters'](CRDLoss(s, t))
+    assert embeddings == 128 * (s + t + 2)
+
+
+@pytest.mark.parametrize(
+    'optimizer, numbers',
+    [
+        (dict(type='SGD', lr=0.1), 0),
+        (dict(type='SGD', lr=0.1, momentum=0.9), 1),
+        (dict(type='AdamW', lr=0.1), 2),
+    ],
+)
+def test_optimizers_state(tool, optimizer, numbers):
+    assert tool['count_state'](optimizer) == numbers
+
+
+def test_several_gpus_by_hand(tool):
+    config = Config(distiller({'type': 'ProjectionNeck'}))
+    config.optim_wrapper = dict(
+        optimizer=dict(type='SGD', lr=0.1, momentum=0.9)
+    )
+    config.train_dataloader = dict(batch_size=3)
+    costs = tool['get_costs'](config)
+    student, neck = (3 * 9 + 1) * 64 + 65 * 10, 65 * 64
+    assert costs['trained'] == {'student': student, 'necks': neck}
+    assert costs['teacher']['parameters'] == student
+    both = student + neck
+    assert tool['get_scaling'](config, costs, 4) == {
+        'gpus': 4,
+        'images': 12,
+        'sent': {
+            'ddp': 2 * 3 * both,
+            'student': 2 * 3 * student,
+            'fsdp': 3 * (3 * student + 2 * neck),
+        },
+        'held': {
+            'ddp': 4 * student + 12 * both,
+            'zero2': 4 * student + 4 * both + 3 * both,
+            'fsdp': 4 * student + 3 * both,
+        },
+        'macs': 3 * sum(costs['step_macs'].values()),
+    }
+
+
+def test_frozen_parameters_are_not_sent(tool):
+    config = Config(distiller({'type': 'ProjectionNeck'}))
+    config.model.student.backbone.frozen_stages = 1
+    costs = tool['get_costs'](config)
+    assert costs['trained']['student'] == 65 * 10
+    assert costs['deployed']['parameters'] > 65 * 10
+
+
+def blocks_of_output():
+    """The commands of docs/scaling.md, and what stands below each."""
+    return re.findall(
+        r'^```bash\npython tools/analysis_tools/get_flops.py \\\n'
+        r'    (\S+) (.*?)\n```\n\n```text\n(.*?)```',
+        (ROOT / 'docs/scaling.md').read_text(),
+        re.M | re.S,
+    )
+
+
+def test_documents_show_outputs():
+    assert len(blocks_of_output()) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config, flags, output', blocks_of_output())
+def test_documented_output(tool, monkeypatch, capsys, config, flags, output):
+    run_main(tool, monkeypatch, str(ROOT / config), *flags.split())
+    assert capsys.readouterr().out == output
 
 
 def test_command(tool, tmp_path, monkeypatch, capsys):

@@ -76,6 +76,11 @@ def test_digit_scenes_are_written_by_a_tool():
         check(dict(type='CustomDataset', data_root='no/digit_scenes/cls'))
 
 
+def test_archive_of_cifar_is_named():
+    with pytest.raises(FileNotFoundError, match='cifar-100-python.tar.gz'):
+        check(dict(type='CIFAR100', data_root='no/cifar100', download=False))
+
+
 def test_what_comes_from_elsewhere_is_left_alone():
     check(dict(type='CustomDataset', data_root='s3://bucket/data'))
     check(

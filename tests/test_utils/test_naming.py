@@ -6,5 +6,9 @@ def test_nearest_names_first():
     assert hint == "Did you mean 'backbone'?"
 
 
+def test_what_is_no_text():
+    assert did_you_mean(7, ['neck7', 'head']) == "Did you mean 'neck7'?"
+
+
 def test_all_names_when_none_is_near():
     assert did_you_mean('x', ['b', 'a']) == 'Known names: a, b'

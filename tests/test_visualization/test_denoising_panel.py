@@ -72,6 +72,16 @@ def test_panel_grows_with_images_and_stages():
     assert large[1] > 1.5 * small[1]
 
 
+def test_panel_has_the_proportions_of_the_images():
+    wide = [np.zeros((16, 32, 3), np.uint8)] * 3
+    trajectory = make_trajectory(3, size=(2, 4))
+    low = denoising_panel(wide, trajectory, dpi=100)
+    high = denoising_panel(make_images(3), trajectory, dpi=100)
+    assert low.shape[1] == high.shape[1]
+    # Three rows of half of 1.16 inches less.
+    assert high.shape[0] - low.shape[0] == 174
+
+
 @pytest.mark.parametrize('heat', ['strength', 'attention'])
 def test_heat_maps_of_a_row_share_one_scale(heat):
     """A weak copy of the target must look weak, not like the target."""

@@ -34,7 +34,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,12 @@ from mmdiffkd.visualization.training_curves import PALETTE
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 CONFIDENCE = 0.95
+#: What is compared, by the package of the recipe; higher is better.
+METRICS = {
+    'mmpretrain': 'accuracy/top1',
+    'mmdet': 'coco/bbox_mAP',
+    'mmseg': 'mIoU',
+}
 
 
 class ChildFailed(RuntimeError):
@@ -222,14 +228,19 @@ def train(
     return result
 
 
+def in_per_cent(metrics: Mapping, name: str) -> float:
+    """A metric in per cent; mmdet logs average precision as a fraction."""
+    return metrics[name] * (100 if name.startswith('coco/') else 1)
+
+
 def metric_of(result: Mapping, name: str) -> float:
-    """A metric of the last validation.
+    """A metric of the last validation, in per cent.
 
     Raises:
         SystemExit: If there is none of this name; those there are listed.
     """
     try:
-        return result['metrics'][name]
+        return in_per_cent(result['metrics'], name)
     except KeyError:
         raise SystemExit(
             f'--metric {name}: the last validation of {result["config"]} '
@@ -416,6 +427,43 @@ def _folder_name(label: str) -> str:
     return re.sub(r'[^\w.-]+', '-', label).strip('-')
 
 
+def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
+    """All strings in nested dicts, by dotted key."""
+    if isinstance(value, str):
+        yield key, value
+    for part, item in value.items() if isinstance(value, dict) else ():
+        yield from _texts(item, f'{key}.{part}')
+
+
+def evaluated_on(config: Config, split: str) -> dict[str, str]:
+    """Options with which a config evaluates another split of its data.
+
+    Args:
+        config (Config): A config of the digit scenes, that validates on
+            ``test``: so it says at the end of the paths of validation data.
+        split (str): What is to stand there.
+
+    Returns:
+        dict[str, str]: Options by key.
+
+    Raises:
+        SystemExit: If no path of the config ends so.
+    """
+    options = {}
+    for root in ('val_dataloader', 'val_evaluator'):
+        for key, path in _texts(config.get(root), root):
+            head, tail = os.path.split(path.rstrip('/'))
+            moved = re.sub('(?<![a-z])test(?![a-z])', split, tail)
+            if moved != tail and re.search('ann_file|data_prefix', key):
+                options[key] = os.path.join(head, moved)
+    if not options:
+        raise SystemExit(
+            f'--split {split}: validation of this config reads no path that '
+            f"ends in 'test', so that there is no {split} split of it."
+        )
+    return options
+
+
 def plan(
     variants: Mapping[str, tuple[str, Mapping]],
     seeds: Sequence[int],
@@ -430,8 +478,10 @@ def plan(
         for label, (config, own) in variants.items():
             options = dict(cfg_options or {})
             options['randomness.seed'] = seed
-            options['val_dataloader.dataset.data_prefix'] = split
-            if teacher_checkpoint and 'teacher' in load_config(config).model:
+            settings = load_config(config)
+            if split != 'test':
+                options |= evaluated_on(settings, split)
+            if teacher_checkpoint and 'teacher' in settings.model:
                 options['model.teacher.checkpoint'] = teacher_checkpoint
             folder = work_dir / _folder_name(label) / f'seed_{seed}'
             runs[label, seed] = Run(config, folder, {**options, **own})
@@ -462,7 +512,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--teacher-checkpoint', help="every distiller's teacher weights"
     )
-    parser.add_argument('--metric', default='accuracy/top1')
+    parser.add_argument(
+        '--metric',
+        help='a logged one that is better the higher; default: '
+        + ', '.join(METRICS.values())
+        + ', as the package of the first config has it; of coco/..., '
+        'fractions, a hundred times the value is taken',
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='for all runs'
     )
@@ -483,6 +539,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     variants, seeds = read_variants(args), range(args.seeds)
+    first = next(iter(variants))
+    if args.metric is None:
+        package = load_config(variants[first][0]).get('default_scope')
+        args.metric = METRICS.get(package, METRICS['mmpretrain'])
     runs = plan(
         variants,
         seeds,
@@ -536,7 +596,7 @@ def main() -> None:
         f'{len(seeds)} seeds, {args.split} scenes, last epoch (not the best '
         'one); gain: mean difference to the run of the same seed, interval '
         "by Student's t over seeds; time a step: median over a run, as a "
-        f'ratio to {next(iter(variants))}.'
+        f'ratio to {first}.'
         + (f' {resumed} runs were resumed.' if resumed else '')
         + f'\n\n    python {shlex.join(sys.argv)}'
     )

@@ -1,6 +1,7 @@
 """What a model costs at deployment, and what distillation adds to training.
 
-    python tools/analysis_tools/get_flops.py CONFIG [--shape H W] [--json]
+    python tools/analysis_tools/get_flops.py CONFIG [--shape H W] [--json] \
+        [--gpus N ...]
 
 CONFIG is a plain model's or a distiller's; no weights and no data are read.
 MACs are multiply-adds of convolutions and matrix products for one image, each
@@ -10,6 +11,10 @@ and the distance itself are left out.
 A training step is estimated from forward passes: three for what is trained
 (forward, and twice that for the gradients of inputs and weights), one for the
 teacher, which gets no gradient.
+
+With --gpus, also what each of so many GPUs sends and holds in a step, with
+the config's batch size and optimizer, counted in float32, in which automatic
+mixed precision keeps weights and gradients too: docs/scaling.md.
 """
 
 import argparse
@@ -21,7 +26,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import OPTIMIZERS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,11 +37,16 @@ from mmdiffkd.utils import load_config
 # Batch normalisation in train mode over a vector takes no batch of one.
 BATCH_SIZE = 2
 STEP_IN_FORWARDS = 3
+FLOAT32 = 4
 
 
-def count_parameters(module: nn.Module) -> int:
-    """The number of parameters, frozen ones included."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(module: nn.Module, trained: bool = False) -> int:
+    """The number of parameters, of all or of those that are trained."""
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained
+    )
 
 
 @torch.no_grad()
@@ -71,6 +81,7 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
         dict: ``shape``; ``deployed`` (``parameters``, and ``macs`` of one
         image); for a distiller also ``teacher`` and ``entries`` (entry's
         name to what its necks and losses need) of the same form,
+        ``trained`` (the parameters that are, of ``student`` and ``necks``),
         ``step_macs`` (``student``, ``added``) and ``step_ratio``: a step
         with distillation over the student's own.
     """
@@ -110,12 +121,75 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
         }
         for name, entry in model.distill.items()
     }
+    costs['trained'] = {
+        'student': count_parameters(student, trained=True),
+        'necks': count_parameters(model.distill, trained=True),
+    }
     own = STEP_IN_FORWARDS * costs['deployed']['macs']
     necks = sum(entry['macs'] for entry in costs['entries'].values())
     added = costs['teacher']['macs'] + STEP_IN_FORWARDS * necks
     costs['step_macs'] = {'student': own, 'added': added}
     costs['step_ratio'] = (own + added) / own
     return costs
+
+
+def count_state(optimizer: dict) -> int:
+    """How many numbers an optimizer keeps for each parameter: it is tried."""
+    parameter = nn.Parameter(torch.ones(2, 3))
+    parameter.grad = torch.ones_like(parameter)
+    built = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
+    built.step()
+    return sum(
+        isinstance(value, torch.Tensor) and value.shape == parameter.shape
+        for value in built.state[parameter].values()
+    )
+
+
+def get_scaling(config: Config, costs: dict, gpus: int) -> dict:
+    """Count what each of several GPUs does in a step.
+
+    What is sent is what collectives in a ring send. A gradient is reduced
+    everywhere (DDP), or where its share of the optimizer's state is, and the
+    new weights are sent around (ZeRO): both twice the parameters, less a
+    GPU's own share. FSDP gathers the student's weights forward and backward,
+    the necks' once, and reduces all gradients.
+
+    Held are weights, gradients and optimizer state, and the teacher; not
+    what they are sent from, nor activations.
+
+    Args:
+        config (Config): The distiller's whole config.
+        costs (dict): What :func:`get_costs` found.
+        gpus (int): How many there are.
+
+    Returns:
+        dict: ``gpus``; ``images`` of a step; ``sent`` (bytes, by strategy,
+        and ``student``: DDP without distillation), ``held`` (bytes, by
+        strategy) and ``macs`` of one GPU in a step.
+    """
+    student, necks = costs['trained'].values()
+    trained = student + necks
+    state = count_state(config.optim_wrapper.optimizer)
+    batch_size = config.train_dataloader.batch_size
+    others = FLOAT32 * (gpus - 1) / gpus
+    share = FLOAT32 * trained / gpus
+    teacher = FLOAT32 * costs['teacher']['parameters']
+    return {
+        'gpus': gpus,
+        'images': gpus * batch_size,
+        'sent': {
+            'ddp': 2 * trained * others,
+            'student': 2 * student * others,
+            'fsdp': (3 * student + 2 * necks) * others,
+        },
+        'held': {
+            'ddp': teacher + (2 + state) * FLOAT32 * trained,
+            # DeepSpeed steps on a copy of its share of the weights.
+            'zero2': teacher + FLOAT32 * trained + (2 + state) * share,
+            'fsdp': teacher + (2 + state) * share,
+        },
+        'macs': batch_size * sum(costs['step_macs'].values()),
+    }
 
 
 def readable(number: float) -> str:
@@ -155,6 +229,46 @@ def describe(costs: dict) -> str:
     return '\n'.join(lines)
 
 
+def describe_scaling(costs: dict, scaling: list[dict]) -> str:
+    """What :func:`get_scaling` found for several numbers of GPUs, as text."""
+    step = sum(costs['step_macs'].values())
+    teacher = costs['teacher']['macs'] / step
+    student = costs['step_macs']['student'] / step
+    trained = costs['trained']
+    held = FLOAT32 * costs['teacher']['parameters']
+    rows = [('', [f'{s["gpus"]} GPUs' for s in scaling])]
+    rows.append(('images a step', [str(s['images']) for s in scaling]))
+    for label, group, key in (
+        ('a GPU sends, DDP or ZeRO', 'sent', 'ddp'),
+        ('  the student alone', 'sent', 'student'),
+        ('a GPU sends, FSDP', 'sent', 'fsdp'),
+        ('a GPU holds, DDP', 'held', 'ddp'),
+        ('a GPU holds, ZeRO-2', 'held', 'zero2'),
+        ('a GPU holds, FSDP, at least', 'held', 'fsdp'),
+    ):
+        rows.append((label, [f'{readable(s[group][key])}B' for s in scaling]))
+    rows.append(
+        (
+            'MACs for a byte sent, DDP',
+            [readable(s['macs'] / s['sent']['ddp']) for s in scaling],
+        )
+    )
+    return '\n'.join(
+        [
+            f'Shares of the arithmetic: student {student:.0%}, teacher '
+            f'{teacher:.0%}, necks {1 - student - teacher:.0%}.',
+            f'Trained: {readable(trained["student"])} parameters of the '
+            f'student, {readable(trained["necks"])} of necks. Teacher on '
+            f'each GPU: {readable(held)}B.',
+            '',
+            *(
+                f'{label:<28}' + ''.join(f'{cell:>12}' for cell in cells)
+                for label, cells in rows
+            ),
+        ]
+    )
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -169,16 +283,37 @@ def parse_args() -> argparse.Namespace:
         help="the image's size; default: the distiller's input_size, else "
         '224 224',
     )
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        nargs='+',
+        default=[],
+        metavar='N',
+        help='what each of so many GPUs sends and holds',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.gpus, default=2) < 2:
+        parser.error('--gpus takes numbers of 2 or more')
+    return args
 
 
 def main() -> None:
     args = parse_args()
     # What building a model prints stays out of the JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        costs = get_costs(load_config(args.config), args.shape)
-    print(json.dumps(costs, indent=1) if args.json else describe(costs))
+        config = load_config(args.config)
+        costs = get_costs(config, args.shape)
+        if args.gpus and 'trained' not in costs:
+            sys.exit('--gpus is for a config with a distiller')
+        scaling = [get_scaling(config, costs, gpus) for gpus in args.gpus]
+    if args.json:
+        more = {'scaling': scaling} if scaling else {}
+        print(json.dumps({**costs, **more}, indent=1))
+        return
+    print(describe(costs))
+    if scaling:
+        print(f'\n{describe_scaling(costs, scaling)}')
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ model = dict(
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/baseline/resnet14-w24_1xb64-20e_digit-scenes.py',
+        config='mmdiffkd::baseline/resnet14-w24_1xb64-20e_digit-scenes.py',
         checkpoint='work_dirs/resnet14-w24_1xb64-20e_digit-scenes/'
         'epoch_20.pth',
     ),

@@ -6,7 +6,7 @@ model = dict(
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/baseline/resnet32x4_1xb64-240e_cifar100.py',
+        config='mmdiffkd::baseline/resnet32x4_1xb64-240e_cifar100.py',
         checkpoint='work_dirs/resnet32x4_1xb64-240e_cifar100/epoch_240.pth',
     ),
     distill=dict(),

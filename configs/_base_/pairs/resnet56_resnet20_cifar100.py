@@ -5,7 +5,7 @@ model = dict(
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/baseline/resnet56_1xb64-240e_cifar100.py',
+        config='mmdiffkd::baseline/resnet56_1xb64-240e_cifar100.py',
         checkpoint='work_dirs/resnet56_1xb64-240e_cifar100/epoch_240.pth',
     ),
     distill=dict(),

@@ -6,7 +6,7 @@ model = dict(
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='configs/baseline/wrn-40-2_1xb64-240e_cifar100.py',
+        config='mmdiffkd::baseline/wrn-40-2_1xb64-240e_cifar100.py',
         checkpoint='work_dirs/wrn-40-2_1xb64-240e_cifar100/epoch_240.pth',
     ),
     distill=dict(),

@@ -1,0 +1,21 @@
+# Teacher and student on digit scenes; a method adds `model.distill`. The
+# teacher's weights are where tools/train.py leaves them.
+_base_ = '../../baseline/faster-rcnn-w8_1xb16-8e_digit-scenes-det.py'
+
+model = dict(
+    _delete_=True,
+    type='mmdiffkd.Distiller',
+    student=_base_.model,
+    teacher=dict(
+        config='mmdiffkd::baseline/faster-rcnn-w24_1xb16-8e_digit-scenes-det',
+        checkpoint='work_dirs/faster-rcnn-w24_1xb16-8e_digit-scenes-det/'
+        'epoch_8.pth',
+    ),
+    distill=dict(),
+    input_size=128,
+)
+optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
+default_hooks = dict(
+    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
+    distill=dict(type='mmdiffkd.DistillHook'),
+)

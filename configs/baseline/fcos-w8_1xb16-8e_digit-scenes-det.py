@@ -1,0 +1,12 @@
+_base_ = [
+    '../_base_/models/fcos_digit-scenes.py',
+    '../_base_/datasets/digit_scenes_det.py',
+    '../_base_/schedules/digit-scenes-det_8e.py',
+    '../_base_/default_runtime_det.py',
+]
+
+model = dict(
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels=[16, 32, 64], out_channels=24),
+    bbox_head=dict(in_channels=24, feat_channels=24),
+)

@@ -1,0 +1,12 @@
+_base_ = [
+    '../_base_/models/retinanet_digit-scenes.py',
+    '../_base_/datasets/digit_scenes_det.py',
+    '../_base_/schedules/digit-scenes-det_8e.py',
+    '../_base_/default_runtime_det.py',
+]
+
+model = dict(
+    backbone=dict(base_channels=24),
+    neck=dict(in_channels=[48, 96, 192], out_channels=48),
+    bbox_head=dict(in_channels=48, feat_channels=48),
+)

@@ -1,0 +1,18 @@
+_base_ = '../_base_/pairs/pspnet-w16_pspnet-w4_digit-scenes-seg.py'
+
+model = dict(
+    distill=dict(
+        # Eleven channels leave no bottleneck to be narrowed.
+        logits=dict(
+            at='decode_head.conv_seg',
+            neck=dict(type='DiffKDNeck', denoiser=dict(reduction=1)),
+            loss=dict(type='DISTLoss'),
+        ),
+        aux=dict(
+            at='auxiliary_head.conv_seg',
+            neck=dict(type='DiffKDNeck', denoiser=dict(reduction=1)),
+            loss=dict(type='DISTLoss'),
+            weight=0.4,
+        ),
+    )
+)

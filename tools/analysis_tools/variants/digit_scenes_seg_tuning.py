@@ -1,0 +1,30 @@
+"""Settings for the PSPNets on digit scenes to be chosen from.
+
+python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_seg_tuning.py \
+    --teacher-checkpoint work_dirs/demo-seg/teacher/epoch_12.pth \
+    --work-dir work_dirs/tuning_seg
+"""
+
+PAIR = 'pspnet-w16_pspnet-w4_1xb8-12e_digit-scenes-seg'
+MSE = f'configs/mse/mse_logits-aux_{PAIR}.py'
+DIFFKD = f'configs/diffkd/diffkd_logits-aux_{PAIR}.py'
+
+variants = {
+    f'student alone, lr {lr}': (
+        'configs/baseline/pspnet-w4_1xb8-12e_digit-scenes-seg.py',
+        {'optim_wrapper.optimizer.lr': lr},
+    )
+    for lr in (2e-3, 1e-3, 4e-3, 8e-3)
+}
+variants |= {
+    f'{method}, weight {weight}': (
+        config,
+        {
+            f'model.distill.{entry}.loss.loss_weight': weight
+            for entry in ('logits', 'aux')
+        },
+    )
+    for method, config in (('MSE', MSE), ('DiffKD', DIFFKD))
+    for weight in (0.3, 1.0, 3.0, 10.0)
+}
