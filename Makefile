@@ -30,8 +30,8 @@ demo-det: $(INSTALLED)  ## the same with a small detector
 demo-seg: $(INSTALLED)  ## the same with a small segmentor
 	@$(BIN)/python tools/misc/demo.py --task seg
 
-test: lint  ## lint, then the quick tests
-	$(PYTEST) $(ARGS)
+test: lint  ## lint, then the quick tests, in up to 4 processes
+	$(PYTEST) -n auto --maxprocesses=4 $(ARGS)
 
 lint: $(INSTALLED)  ## style, spelling, and the layers of the package
 	$(BIN)/ruff check .
