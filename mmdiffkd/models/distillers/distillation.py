@@ -368,6 +368,9 @@ class Distillation(BaseModule):
                 f'`distill.{name}.shared` is True, but the levels differ in '
                 f'channels (student, teacher): {channels}. Leave it out.'
             )
+        # Whether a neck could not be tried, so that what the losses get is
+        # not known for certain.
+        self._guessed = False
         self.necks = self._build_necks(neck, shared)
         first = self.necks[0] if len(self.necks) else None
         # One neck sees all levels at once; it gets maps in their own size.
@@ -485,8 +488,13 @@ class Distillation(BaseModule):
                 (f'{role}_channels', [s[1] for s in shapes]),
                 (f'{role}_size', [tuple(s[2:]) or None for s in shapes]),
             ):
-                if name in accepted and config.get(name) is None:
-                    config[name] = values if joint else values[0]
+                if name not in accepted:
+                    continue
+                found = values if joint else values[0]
+                if config.get(name) is None:
+                    config[name] = found
+                elif name.endswith('channels') and config[name] != found:
+                    self._check_given(f'{key}.{name}', config[name], found)
         open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         for name in config:
             if name not in ('type', '_scope_', *accepted) and not open_ended:
@@ -498,6 +506,14 @@ class Distillation(BaseModule):
             return MODELS.build(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f'`{key}`: {error}') from error
+
+    def _check_given(self, key: str, given: object, found: object) -> None:
+        if self._guessed and '.loss.' in key:
+            return
+        raise ValueError(
+            f'`{key}` is {given!r}, but {found} channels are compared there. '
+            'Leave it out: it is read off the networks.'
+        )
 
     def _check_channels(
         self, channels: list[tuple[int, int]], loss: type
@@ -628,6 +644,7 @@ class Distillation(BaseModule):
     ) -> Aligned | None:
         if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
             # The batch counts over all processes, and wants a GPU.
+            self._guessed = True
             return None
         state = dict(neck.named_parameters()) | dict(neck.named_buffers())
         meta = {
@@ -658,6 +675,7 @@ class Distillation(BaseModule):
                 f'{error}',
                 'current',
             )
+            self._guessed = True
             return None
 
     @property
