@@ -201,10 +201,10 @@ def check_entry(
             "loss=dict(type='MSELoss')."
         )
     head = entry.get('teacher_head')
-    if head is not None and not isinstance(head, str):
+    if head is not None and (not isinstance(head, str) or {*'[@'} & {*head}):
         raise ValueError(
             f'`distill.{name}.teacher_head` is {head!r}. Name a module of '
-            "the teacher, for instance 'head.fc'."
+            "the teacher, without an index, for instance 'head.fc'."
         )
     return (
         _taps(name, 'student', student_at),

@@ -443,12 +443,15 @@ class Distiller(BaseModel):
                         'the RoI head. Choose an option of the loss that '
                         'needs no pass.'
                     )
-                if level >= len(distillation.shapes):
+                if level >= len(distillation.shapes) or any(
+                    getattr(neck, 'to_classes', False)
+                    for neck in distillation.necks
+                ):
                     raise ValueError(
                         f'`distill.{name}.loss`: {type(loss).__name__} asks '
                         'for a pass over the training data, but its neck '
-                        'hands on a level that no tap yields. Choose an '
-                        'option of the loss that needs no pass.'
+                        'hands on what no tap yields. Choose an option of '
+                        'the loss that needs no pass.'
                     )
                 print_log(
                     f'distill.{name}: one pass of the teacher over the '

@@ -221,6 +221,10 @@ def test_bad_name(name, message):
     [
         (dict(att='x', loss={}), "unknown key 'att'.*'at'"),
         (dict(at='x', student_at='y', loss={}), '`at` and also'),
+        (
+            dict(at='x', loss={'type': 'a'}, teacher_head='head[0]'),
+            r"teacher_head` is 'head\[0\]'.*without an index",
+        ),
         (dict(student_at='y', loss={'type': 'a'}), 'teacher.*`teacher_at`'),
         (dict(at='y'), 'has no `loss`'),
         ('backbone', 'Write dict'),
