@@ -1,0 +1,225 @@
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from recipe_files import ROOT, load_tool
+
+from mmdiffkd.utils import load_config
+from mmdiffkd.utils.config import find_config
+
+TOOL = 'misc/check_compatibility.py'
+LIST = ROOT / 'tools/misc/compatibility.txt'
+tool = load_tool(TOOL)
+Line, Result = tool['Line'], tool['Result']
+# Stock recipes, networks aside.
+RECIPES = {
+    'mmpretrain': """
+_base_ = 'mmpretrain::shufflenet_v2/shufflenet-v2-1x_16xb64_in1k.py'
+model = dict(backbone=dict(widen_factor=0.5), head=dict(num_classes=1000))
+""",
+    'mmdet': """
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(base_channels=4, stem_channels=4),
+    neck=dict(in_channels=[4, 8, 16, 32], out_channels=32),
+    bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
+)
+""",
+    'mmseg': """
+_base_ = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+model = dict(
+    backbone=dict(base_channels=4, stem_channels=4),
+    decode_head=dict(in_channels=32, channels=8),
+    auxiliary_head=dict(in_channels=16, channels=8),
+)
+""",
+}
+
+
+def test_list_is_read():
+    text = """
+    # a comment
+    mmdet::a.py
+
+    mmdet::b.py neck[:]  backbone[-1] shrink=2 | has no gradient  # why
+    """
+    assert tool['read_list'](text) == [
+        Line('mmdet::a.py'),
+        Line('mmdet::b.py', ('neck[:]', 'backbone[-1]'), 2, 'has no gradient'),
+    ]
+
+
+def test_list_is_large_and_its_configs_exist():
+    lines = tool['read_list'](LIST.read_text())
+    names = [line.name for line in lines]
+    assert len(set(names)) == len(names) >= 60
+    for package in tool['PACKAGES']:
+        assert sum(name.startswith(f'{package}::') for name in names) >= 18
+    assert all(find_config(name) for name in names)
+    assert sum(not line.fails for line in lines) >= 57
+
+
+@pytest.mark.parametrize(
+    ('fails', 'stage', 'reason', 'expected'),
+    [
+        ('', None, None, True),
+        ('no gradient', None, None, False),
+        ('', 'training', 'ValueError: no gradient', False),
+        ('no gradient', 'training', 'ValueError: no gradient', True),
+        ('no gradient', 'training', 'ValueError: no memory', False),
+    ],
+)
+def test_what_is_expected(fails, stage, reason, expected):
+    result = Result(Line('a.py', fails=fails), [], stage, reason)
+    assert result.expected is expected
+
+
+def test_table_and_summary():
+    results = [
+        Result(Line('a.py'), ['neck[:]'], None, None, False, 3.2, 1.25),
+        Result(Line('b.py'), [], 'process', 'a | b'),
+        Result(Line('c.py'), [], 'training', 'no', recipes_own=True),
+    ]
+    lines = tool['table'](results).splitlines()
+    assert lines[2] == '| `a.py` | `neck[:]` | works | 1.2 |'
+    assert lines[3] == r'| `b.py` |  | process: a \| b | nan |'
+    assert "the recipe's own, training: no" in lines[4]
+    assert tool['summary'](results).startswith('1 of 2 work. 1 more')
+
+
+@pytest.mark.parametrize(
+    ('name', 'tap'),
+    [
+        ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'backbone[-1]'),
+        ('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'neck[:]'),
+        ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', None),
+        (
+            'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py',
+            'decode_head.conv_seg',
+        ),
+        (
+            'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',
+            'decode_head.1.conv_seg',
+        ),
+    ],
+)
+def test_default_tap(name, tap):
+    assert tool['default_tap'](load_config(name)) == (tap or 'backbone[-1]')
+
+
+def test_reduced():
+    config = load_config('mmdet::yolox/yolox_s_8xb8-300e_coco.py')
+    config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='x')
+    tool['reduce'](config)
+    mosaic, affine = config.train_dataloader.dataset.pipeline[:2]
+    assert mosaic.img_scale == (160, 160)
+    assert affine.border == (-80, -80)
+    assert affine.scaling_ratio_range == (0.1, 2)
+    (augment,) = config.model.data_preprocessor.batch_augments
+    assert augment.random_size_range == (120, 200)
+    assert augment.size_divisor == 32
+    assert config.model.backbone.init_cfg is None
+    assert config.model.backbone.widen_factor == 0.5
+    assert config.train_cfg.max_epochs == 2
+    assert config.custom_hooks[0].num_last_epochs == 0
+    config = load_config(
+        'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
+    )
+    tool['reduce'](config)
+    assert config.model.pretrained is None
+    assert config.model.data_preprocessor.size == (64, 128)
+    assert config.train_cfg.max_iters == 2
+    config = load_config('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+    tool['reduce'](config)
+    assert config.train_dataloader.dataset.pipeline[1].scale == 224
+    assert config.train_dataloader.batch_size == 2
+
+
+def test_the_documented_lines(tmp_path):
+    name = 'mmpretrain::deit/deit-small_4xb256_in1k.py'
+    recipe = tmp_path / 'recipe.py'
+    recipe.write_text(
+        f'_base_ = {name!r}\n'
+        "optim_wrapper = dict(constructor='TheirConstructor')\n"
+    )
+    taps = ['backbone.ln1', 'head']
+    config = tool['distilled'](str(recipe), taps, tmp_path / 'lines.py')
+    assert [e.at for e in config.model.distill.values()] == taps
+    assert config.model.student.head == load_config(name).model.head
+    assert config.model.teacher == dict(config=str(recipe), checkpoint=None)
+    optim = config.optim_wrapper
+    assert optim.constructor == 'mmdiffkd.OptimWrapperConstructor'
+    assert optim.paramwise_cfg.student_constructor == 'TheirConstructor'
+    assert optim.clip_grad.max_norm == 5.0
+    assert config.default_hooks.checkpoint.type == 'mmdiffkd.CheckpointHook'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('compatibility') / 'data'
+    tool['write_data'](folder)
+    return folder
+
+
+def here(tmp_path, monkeypatch, data, recipe, plain=False, taps=()):
+    """The result of a check in this process."""
+    (tmp_path / 'data').symlink_to(data)
+    file = tmp_path / 'recipe.py'
+    file.write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    return tool['check_here'](Line(str(file), taps), plain)
+
+
+@pytest.mark.parametrize('package', RECIPES)
+def test_works(tmp_path, monkeypatch, data, package):
+    recipe = RECIPES[package]
+    result = here(tmp_path, monkeypatch, data, recipe)
+    assert result['stage'] is result['reason'] is None
+    assert result['taps'] and result['memory'] > 0
+
+
+def test_works_without_the_distiller(tmp_path, monkeypatch, data):
+    recipe = RECIPES['mmseg']
+    result = here(tmp_path, monkeypatch, data, recipe, plain=True)
+    assert result['stage'] is None
+    log = Config.fromfile(tmp_path / 'recipe.py')
+    assert log.model.type == 'EncoderDecoder'
+    assert not (tmp_path / 'distilled.py').exists()
+
+
+def test_failure_has_stage_and_reason(tmp_path, monkeypatch, data):
+    recipe = RECIPES['mmdet']
+    result = here(tmp_path, monkeypatch, data, recipe, taps=('nek',))
+    assert result['stage'] == 'training'
+    assert "has no module 'nek'" in result['reason']
+
+
+def test_processes(tmp_path, monkeypatch, capsys):
+    checker = tool['Checker'](tmp_path, plain=False, timeout=300)
+    line = Line('mmdet::no/such.py')
+    result = checker(line)
+    assert (result.stage, result.recipes_own) == ('config', True)
+    assert 'ships no config' in result.reason
+    assert math.isfinite(result.memory)
+    assert checker.done(line) == result
+    assert list(tmp_path.glob('*.log'))
+    checker.timeout = 0.01
+    result = checker(Line('mmdet::no/other.py', fails='more than'))
+    assert (result.stage, result.expected) == ('process', True)
+    assert result.reason == 'took more than 0.01 s'
+
+
+@pytest.mark.slow
+def test_stock_configs(tmp_path):
+    """Half an hour or more."""
+    out = tmp_path / 'compatibility.md'
+    work = tmp_path / 'work'
+    command = [sys.executable, ROOT / 'tools' / TOOL, LIST, '--out', out]
+    done = subprocess.run([*command, '--work-dir', work], check=False)
+    results = [json.loads(f.read_text()) for f in work.glob('*.json')]
+    assert sum(r['stage'] is None for r in results) >= 57
+    assert done.returncode == 0
+    assert '# Compatibility' in out.read_text()
