@@ -638,7 +638,7 @@ def summary(results: Sequence[Result]) -> str:
     counted = [r for r in results if not r.recipes_own]
     text = f'{sum(r.works for r in counted)} of {len(counted)} work.'
     if own := len(results) - len(counted):
-        text += f' {own} more fail by themselves, without the distiller.'
+        text += f' Not counted, for they fail without the distiller: {own}.'
     return text
 
 
