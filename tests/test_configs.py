@@ -516,7 +516,7 @@ def check_run(path, cfg, tmp_path):
         'diffkd/diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes',
         'diffkd/diffkd_fpn-reg_retinanet-w24_retinanet-w8_1xb16-8e_digit-scenes-det',
         'diffkd/diffkd_fpn-reg_faster-rcnn-w24_faster-rcnn-w8_1xb16-8e_digit-scenes-det',
-        'diffkd/diffkd_logits-aux_pspnet-w16_pspnet-w4_1xb8-12e_digit-scenes-seg',
+        'diffkd/diffkd_logits-aux_pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg',
         'diffkd/diffkd_fpn-reg_retinanet-r101_retinanet-r50_8xb2-2x_coco',
         'diffkd/diffkd_logits-aux_deeplabv3-r101_pspnet-r18_8xb2-40k_cityscapes-512x1024',
     )

@@ -53,7 +53,7 @@ DIGITS = dict(
 SIZES = dict(
     cls=dict(train=4000, tuning=1000, test=2000),
     det=dict(train=3000, tuning=300, test=600),
-    seg=dict(train=1000, tuning=200, test=300),
+    seg=dict(train=2000, tuning=200, test=300),
 )
 INK = 0.35  # from this coverage on, a pixel belongs to its digit
 

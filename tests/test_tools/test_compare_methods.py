@@ -194,7 +194,7 @@ def test_plan(tool, fake):
             },
         ),
         (
-            'pspnet-w4_1xb8-12e_digit-scenes-seg',
+            'pspnet-w8_1xb8-6e_digit-scenes-seg',
             {
                 'val_dataloader.dataset.data_prefix.img_path': (
                     'leftImg8bit/tuning'

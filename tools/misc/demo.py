@@ -144,8 +144,8 @@ TASKS = {
             configs(
                 'logits-aux',
                 'pspnet-w16',
-                'pspnet-w4',
-                '1xb8-12e_digit-scenes-seg',
+                'pspnet-w8',
+                '1xb8-6e_digit-scenes-seg',
             ),
             METRICS['mmseg'],
             'mIoU',

@@ -1,4 +1,4 @@
-# Digit scenes for segmentation: 1,000 / 200 / 300 images of 96 x 192 pixels
+# Digit scenes for segmentation: 2,000 / 200 / 300 images of 96 x 192 pixels
 # in eleven classes (background and ten digits), written by
 # tools/dataset_converters/digit_scenes.py.
 #
@@ -39,13 +39,6 @@ evaluated_split = 'test'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(
-        type='RandomResize',
-        scale=crop_size[::-1],
-        ratio_range=(0.75, 1.5),
-        keep_ratio=True,
-    ),
-    dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -6,6 +6,8 @@ model = dict(
         type='RetinaHead',
         num_classes=10,
         stacked_convs=2,
+        # Without it the classes are told apart late, if at all.
+        norm_cfg=dict(type='GN', num_groups=4),
         # From 16 pixels on; most digits are 1.2 to 2.1 as high as wide.
         anchor_generator=dict(
             type='AnchorGenerator',

@@ -2,17 +2,17 @@
 
 python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
     --variants tools/analysis_tools/variants/digit_scenes_seg_tuning.py \
-    --teacher-checkpoint work_dirs/demo-seg/teacher/epoch_12.pth \
+    --teacher-checkpoint work_dirs/demo-seg/teacher/epoch_6.pth \
     --work-dir work_dirs/tuning_seg
 """
 
-PAIR = 'pspnet-w16_pspnet-w4_1xb8-12e_digit-scenes-seg'
+PAIR = 'pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg'
 MSE = f'configs/mse/mse_logits-aux_{PAIR}.py'
 DIFFKD = f'configs/diffkd/diffkd_logits-aux_{PAIR}.py'
 
 variants = {
     f'student alone, lr {lr}': (
-        'configs/baseline/pspnet-w4_1xb8-12e_digit-scenes-seg.py',
+        'configs/baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py',
         {'optim_wrapper.optimizer.lr': lr},
     )
     for lr in (2e-3, 1e-3, 4e-3, 8e-3)

@@ -1,15 +1,14 @@
 # Teacher and student on digit scenes; a method adds `model.distill`. The
 # teacher's weights are where tools/train.py leaves them.
-_base_ = '../../baseline/pspnet-w4_1xb8-12e_digit-scenes-seg.py'
+_base_ = '../../baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py'
 
 model = dict(
     _delete_=True,
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='mmdiffkd::baseline/pspnet-w16_1xb8-12e_digit-scenes-seg.py',
-        checkpoint='work_dirs/pspnet-w16_1xb8-12e_digit-scenes-seg/'
-        'epoch_12.pth',
+        config='mmdiffkd::baseline/pspnet-w16_1xb8-6e_digit-scenes-seg.py',
+        checkpoint='work_dirs/pspnet-w16_1xb8-6e_digit-scenes-seg/epoch_6.pth',
     ),
     distill=dict(),
     input_size=(96, 192),

@@ -1,4 +1,4 @@
-_base_ = '../_base_/pairs/pspnet-w16_pspnet-w4_digit-scenes-seg.py'
+_base_ = '../_base_/pairs/deeplabv3-w16_deeplabv3-w8_digit-scenes-seg.py'
 
 model = dict(
     distill=dict(
