@@ -182,7 +182,7 @@ def test_plan(tool, fake):
             {'val_dataloader.dataset.data_prefix': 'tuning'},
         ),
         (
-            'retinanet-w8_1xb16-8e_digit-scenes-det',
+            'retinanet-w8_1xb16-6e_digit-scenes-det',
             {
                 'val_dataloader.dataset.ann_file': (
                     'annotations/instances_tuning.json'

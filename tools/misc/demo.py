@@ -127,7 +127,7 @@ TASKS = {
                 'fpn-reg',
                 'retinanet-w24',
                 'retinanet-w8',
-                '1xb16-8e_digit-scenes-det',
+                '1xb16-6e_digit-scenes-det',
             ),
             METRICS['mmdet'],
             'mAP',

@@ -1,15 +1,15 @@
 # Teacher and student on digit scenes; a method adds `model.distill`. The
 # teacher's weights are where tools/train.py leaves them.
-_base_ = '../../baseline/retinanet-w8_1xb16-8e_digit-scenes-det.py'
+_base_ = '../../baseline/retinanet-w8_1xb16-6e_digit-scenes-det.py'
 
 model = dict(
     _delete_=True,
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='mmdiffkd::baseline/retinanet-w24_1xb16-8e_digit-scenes-det.py',
-        checkpoint='work_dirs/retinanet-w24_1xb16-8e_digit-scenes-det/'
-        'epoch_8.pth',
+        config='mmdiffkd::baseline/retinanet-w24_1xb16-6e_digit-scenes-det.py',
+        checkpoint='work_dirs/retinanet-w24_1xb16-6e_digit-scenes-det/'
+        'epoch_6.pth',
     ),
     distill=dict(),
     input_size=128,

@@ -1,11 +1,11 @@
-# 8 epochs of AdamW, 100 iterations of warm-up and then a cosine down to 0,
+# 6 epochs of AdamW, 100 iterations of warm-up and then a cosine down to 0,
 # counted in iterations. The rate is for a batch of 16.
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=100),
-    dict(type='CosineAnnealingLR', end=8, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', end=6, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=16)

@@ -1,7 +1,7 @@
 _base_ = [
-    '../_base_/models/retinanet_digit-scenes.py',
+    '../_base_/models/fcos_digit-scenes.py',
     '../_base_/datasets/digit_scenes_det.py',
-    '../_base_/schedules/digit-scenes-det_8e.py',
+    '../_base_/schedules/digit-scenes-det_6e.py',
     '../_base_/default_runtime_det.py',
 ]
 

@@ -1,0 +1,15 @@
+_base_ = '../_base_/pairs/deeplabv3-w16_deeplabv3-w8_digit-scenes-seg.py'
+
+model = dict(
+    distill=dict(
+        logits=dict(
+            at='decode_head.conv_seg',
+            loss=dict(type='MSELoss'),
+        ),
+        aux=dict(
+            at='auxiliary_head.conv_seg',
+            loss=dict(type='MSELoss'),
+            weight=0.4,
+        ),
+    )
+)
