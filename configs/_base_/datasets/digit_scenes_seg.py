@@ -28,7 +28,6 @@ metainfo = dict(
         [250, 190, 212],
     ],
 )
-crop_size = (96, 192)
 
 # What `val` and `test` evaluate on: `test` for the figures that are reported;
 # `tuning` wherever a setting is chosen (its digits are in neither of the
