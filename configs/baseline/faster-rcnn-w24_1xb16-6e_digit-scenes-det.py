@@ -11,6 +11,8 @@ model = dict(
     rpn_head=dict(in_channels=48, feat_channels=48),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=48),
-        bbox_head=dict(in_channels=48, fc_out_channels=128),
+        bbox_head=dict(
+            in_channels=48, conv_out_channels=48, fc_out_channels=128
+        ),
     ),
 )

@@ -11,6 +11,8 @@ model = dict(
     rpn_head=dict(in_channels=24, feat_channels=24),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=24),
-        bbox_head=dict(in_channels=24, fc_out_channels=64),
+        bbox_head=dict(
+            in_channels=24, conv_out_channels=24, fc_out_channels=64
+        ),
     ),
 )

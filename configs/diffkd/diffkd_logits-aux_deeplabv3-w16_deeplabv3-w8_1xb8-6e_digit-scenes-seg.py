@@ -6,12 +6,12 @@ model = dict(
         logits=dict(
             at='decode_head.conv_seg',
             neck=dict(type='DiffKDNeck', denoiser=dict(reduction=1)),
-            loss=dict(type='DISTLoss'),
+            loss=dict(type='DISTLoss', loss_weight=3.0),
         ),
         aux=dict(
             at='auxiliary_head.conv_seg',
             neck=dict(type='DiffKDNeck', denoiser=dict(reduction=1)),
-            loss=dict(type='DISTLoss'),
+            loss=dict(type='DISTLoss', loss_weight=3.0),
             weight=0.4,
         ),
     )

@@ -25,10 +25,13 @@ model = dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=5, sampling_ratio=2),
             featmap_strides=[8, 16, 32],
-            finest_scale=14,
+            finest_scale=28,
         ),
         bbox_head=dict(
-            type='Shared2FCBBoxHead',
+            type='ConvFCBBoxHead',
+            num_shared_convs=2,
+            num_shared_fcs=1,
+            norm_cfg=dict(type='GN', num_groups=4),
             roi_feat_size=5,
             num_classes=10,
             bbox_coder=dict(
@@ -36,8 +39,22 @@ model = dict(
                 target_means=[0.0, 0.0, 0.0, 0.0],
                 target_stds=[0.1, 0.1, 0.2, 0.2],
             ),
-            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
+            # Background, the last class, is most of what is sampled.
+            loss_cls=dict(
+                type='CrossEntropyLoss', class_weight=[1.0] * 10 + [0.2]
+            ),
             loss_bbox=dict(type='L1Loss'),
+            # mmdet's, but for the 0.1 (it has 0.01), which tells the classes
+            # apart sooner.
+            init_cfg=[
+                dict(type='Normal', std=0.1, override=dict(name='fc_cls')),
+                dict(type='Normal', std=0.001, override=dict(name='fc_reg')),
+                dict(
+                    type='Xavier',
+                    distribution='uniform',
+                    override=[dict(name='shared_fcs')],
+                ),
+            ],
         ),
     ),
     train_cfg=dict(
@@ -77,7 +94,7 @@ model = dict(
             ),
             sampler=dict(
                 type='RandomSampler',
-                num=32,
+                num=64,
                 pos_fraction=0.5,
                 neg_pos_ub=-1,
                 add_gt_as_proposals=True,

@@ -6,7 +6,8 @@
 # from each other, for more iterations than there are.
 head_norm_cfg = dict(type='GN', num_groups=2)
 # Nine pixels of ten are background.
-class_weight = [0.1] + [1.0] * 10
+loss_decode = dict(type='CrossEntropyLoss', class_weight=[0.1] + [1.0] * 10)
+init_cfg = dict(type='Normal', std=0.1, override=dict(name='conv_seg'))
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -30,8 +31,8 @@ model = dict(
         dropout_ratio=0.0,
         norm_cfg=head_norm_cfg,
         align_corners=False,
-        init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
-        loss_decode=dict(type='CrossEntropyLoss', class_weight=class_weight),
+        init_cfg=init_cfg,
+        loss_decode=loss_decode,
     ),
     auxiliary_head=dict(
         type='FCNHead',
@@ -42,10 +43,8 @@ model = dict(
         dropout_ratio=0.0,
         norm_cfg=head_norm_cfg,
         align_corners=False,
-        init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
-        loss_decode=dict(
-            type='CrossEntropyLoss', class_weight=class_weight, loss_weight=0.4
-        ),
+        init_cfg=init_cfg,
+        loss_decode=dict(loss_weight=0.4, **loss_decode),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

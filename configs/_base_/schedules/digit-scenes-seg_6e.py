@@ -1,6 +1,6 @@
 # 6 epochs of AdamW, 100 iterations of warm-up and then a cosine down to 0,
 # counted in iterations. The rate is for a batch of 8.
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=100),
     dict(type='CosineAnnealingLR', end=6, convert_to_iter_based=True),
