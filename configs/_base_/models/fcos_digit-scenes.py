@@ -7,10 +7,12 @@ model = dict(
         num_classes=10,
         stacked_convs=2,
         strides=[8, 16, 32],
-        regress_ranges=((-1, 16), (16, 32), (32, 1e8)),
+        # Four strides: nearly every digit is found at the finest level.
+        regress_ranges=((-1, 32), (32, 64), (64, 1e8)),
         center_sampling=True,
         centerness_on_reg=True,
-        norm_cfg=dict(type='GN', num_groups=8, requires_grad=True),
+        norm_on_bbox=True,
+        norm_cfg=dict(type='GN', num_groups=4),
         loss_cls=dict(
             type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25
         ),

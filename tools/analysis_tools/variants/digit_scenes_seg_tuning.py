@@ -15,7 +15,7 @@ variants = {
         'configs/baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py',
         {'optim_wrapper.optimizer.lr': lr},
     )
-    for lr in (2e-3, 1e-3, 4e-3, 8e-3)
+    for lr in (5e-3, 2e-3, 1e-2, 2e-2)
 }
 variants |= {
     f'{method}, weight {weight}': (
