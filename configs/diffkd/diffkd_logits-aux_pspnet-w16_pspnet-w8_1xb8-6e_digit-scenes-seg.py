@@ -1,7 +1,7 @@
 _base_ = '../_base_/pairs/pspnet-w16_pspnet-w8_digit-scenes-seg.py'
 
-# In full from the first step on, it kept a seed from telling the classes apart
-# for six epochs.
+# In full from the first step on, it kept a PSPNet from telling the classes
+# apart for six epochs.
 schedule = dict(warmup=500, by_epoch=False)
 model = dict(
     distill=dict(
