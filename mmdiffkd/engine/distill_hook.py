@@ -1,6 +1,7 @@
 """What distillation needs of a run: schedule, log, the teacher's figure."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -241,10 +242,7 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
         # Spread out: data sets of folders have one class after another.
         picks = np.linspace(0, len(dataset) - 1, num_images + 2, dtype=int)
         samples = [dataset[int(i)] for i in picks[1:-1]]
-        images = [
-            sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
-            for sample in samples
-        ]
+        images = [_picture(sample) for sample in samples]
         batch = {
             'inputs': [sample['inputs'] for sample in samples],
             'data_samples': [sample['data_samples'] for sample in samples],
@@ -257,6 +255,12 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
                     label += f'.{level}'
                 panel = denoising_panel(images, rows)
                 runner.visualizer.add_image(label, panel, step)
+
+
+def _picture(sample: Mapping) -> np.ndarray:
+    image = sample['inputs'].permute(1, 2, 0).numpy()
+    # mmcv reads files as BGR; what a data set holds itself (CIFAR) is RGB.
+    return image[..., ::-1] if 'img_path' in sample['data_samples'] else image
 
 
 def _distiller(runner: Runner) -> torch.nn.Module:

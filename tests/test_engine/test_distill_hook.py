@@ -1,5 +1,7 @@
 import json
 
+import mmcv
+import numpy as np
 import pytest
 import tiny_recipes
 import torch
@@ -7,10 +9,11 @@ from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
+from mmpretrain.datasets.transforms import PackInputs
 from tiny_recipes import DISTILL_LINES, feature_entry
 from torch import nn
 
-from mmdiffkd.engine import DistillHook
+from mmdiffkd.engine import DistillHook, distill_hook
 from mmdiffkd.registry import MODELS
 
 
@@ -135,6 +138,19 @@ def test_panels_are_drawn_at_their_interval(tmp_path, run):
     assert b'distill.feature' in events.read_bytes()
     (folder,) = (tmp_path / 'work').glob('*/vis_data/vis_image')
     assert [p.name for p in folder.iterdir()] == ['distill.feature_2.png']
+
+
+@pytest.mark.parametrize('from_file', [True, False])
+def test_panels_show_the_colours_of_the_data_set(tmp_path, from_file):
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    results = {'img': red, 'sample_idx': 0}  # as CIFAR comes
+    if from_file:
+        path = str(tmp_path / 'red.png')
+        mmcv.imwrite(red[..., ::-1], path)
+        results = mmcv.LoadImageFromFile()({'img_path': path})
+    picture = distill_hook._picture(PackInputs()(results))
+    np.testing.assert_array_equal(picture, red)
 
 
 def test_lone_last_image_is_found_before_training(tmp_path):

@@ -39,6 +39,8 @@ class DiffKDClassifierNeck(DiffKDNeck):
         num_inference_steps (int): Denoising steps. Defaults to 5.
         start_timestep (int): Where the walk starts. Defaults to 500.
         num_train_timesteps (int): Length of the schedule. Defaults to 1000.
+        grad_steps (int, optional): See :class:`DiffKDNeck`. Defaults to None.
+        with_cp (bool): Likewise. Defaults to False.
         init_cfg (dict, optional): Initialisation. Defaults to None,
             PyTorch's.
 
@@ -62,6 +64,8 @@ class DiffKDClassifierNeck(DiffKDNeck):
         num_inference_steps: int = 5,
         start_timestep: int = 500,
         num_train_timesteps: int = 1000,
+        grad_steps: int | None = None,
+        with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
@@ -74,6 +78,8 @@ class DiffKDClassifierNeck(DiffKDNeck):
             num_inference_steps=num_inference_steps,
             start_timestep=start_timestep,
             num_train_timesteps=num_train_timesteps,
+            grad_steps=grad_steps,
+            with_cp=with_cp,
             init_cfg=init_cfg,
         )
 

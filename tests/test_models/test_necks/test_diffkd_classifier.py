@@ -9,9 +9,9 @@ SIZES = {'map': (5, 7), 'vector': ()}
 both_features = pytest.mark.parametrize('feature', SIZES)
 
 
-def make(feature):
+def make(feature, **kwargs):
     torch.manual_seed(0)
-    neck = DiffKDClassifierNeck(6, 12, feature=feature)
+    neck = DiffKDClassifierNeck(6, 12, feature=feature, **kwargs)
     student, teacher = (
         torch.randn(4, c, *SIZES[feature], requires_grad=True) for c in (6, 12)
     )
@@ -60,3 +60,20 @@ def test_classifier_is_not_kept():
 def test_latents_that_no_classifier_reads_are_refused():
     with pytest.raises(TypeError, match='latent_channels'):
         DiffKDClassifierNeck(6, 12, latent_channels=8)
+
+
+@pytest.mark.parametrize(
+    'saving, same', [({'with_cp': True}, True), ({'grad_steps': 1}, False)]
+)
+def test_savings_reach_the_walk(saving, same):
+    gradients = []
+    for kwargs in ({}, saving):
+        neck, student, teacher, head, drawn = make('map', **kwargs)
+        assert neck.with_cp is kwargs.get('with_cp', False)
+        logits, *_ = neck(student, teacher, head, **drawn)
+        weight = next(p for p in neck.denoiser.parameters() if p.dim() == 4)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), weight)
+        gradients.append((logits.detach(), gradient))
+    (logits, gradient), (saved_logits, saved_gradient) = gradients
+    torch.testing.assert_close(saved_logits, logits)
+    assert torch.allclose(saved_gradient, gradient, rtol=1e-4) == same
