@@ -71,3 +71,14 @@ variants |= {
     for method, (config, entries) in METHODS.items()
     for factor in (0.1, 0.3, 1.0, 3.0)
 }
+# DIST in full from the first step on stayed at chance level.
+variants |= {
+    f'DIST, slow start, weights x {factor}': (
+        f'configs/dist/dist_logits_{PAIR}.py',
+        {
+            'model.distill.logits.weight': factor,
+            'model.distill.logits.schedule.warmup': 2,
+        },
+    )
+    for factor in (0.1, 0.3, 1.0, 3.0)
+}
