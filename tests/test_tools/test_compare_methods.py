@@ -1,12 +1,15 @@
+import argparse
 import csv
 import importlib.util
 import json
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import DictAction
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +59,10 @@ def fake(tool, tmp_path, monkeypatch):
     script = tmp_path / 'train.py'
     script.write_text(TRAIN)
     monkeypatch.setattr(tool, 'TRAIN', script)
-    data = "val_dataloader = dict(dataset=dict(data_prefix='test'))"
+    data = (
+        "val_dataloader = dict(dataset=dict(data_prefix='test'))\n"
+        'train_cfg = dict(by_epoch=True, max_epochs=2)'
+    )
     (tmp_path / 'plain.py').write_text(f"model = dict(type='A')\n{data}")
     (tmp_path / 'distiller.py').write_text(
         "model = dict(type='B', teacher=dict(config='a', checkpoint='b'))"
@@ -275,6 +281,51 @@ def test_stopped_runs_are_resumed_or_restarted(tool, fake):
     assert not tool.train(run)['resumed']
     assert not calls(fake)[2].endswith('--resume')
     assert not (run.folder / '2025').exists()
+
+
+def test_a_run_stopped_before_its_last_validation_starts_again(tool, fake):
+    run = tool.Run(
+        str(fake / 'plain.py'), fake / 'run', {'randomness.seed': 0}
+    )
+    tool.train(run)
+    (run.folder / 'result.json').unlink()
+    (run.folder / 'last_checkpoint').write_text('epoch_2.pth')
+    log = run.folder / '2026/vis_data/scalars.json'
+    log.write_text('\n'.join(log.read_text().splitlines()[:-1]) + '\n')
+    # MMEngine resumes a run with no epoch left to nothing.
+    tool.TRAIN.write_text(
+        f"import sys\nif '--resume' not in sys.argv:\n    exec({TRAIN!r})\n"
+    )
+    result = tool.train(run)
+    assert result['metrics']['accuracy/top1'] == 60.0
+    assert not result['resumed']
+
+
+@pytest.mark.parametrize('config', ['max_epochs=3', 'max_iters=3'])
+def test_no_validation_at_the_end_is_an_error(tool, fake, config):
+    path = fake / 'plain.py'
+    path.write_text(f'train_cfg = dict({config})')
+    run = tool.Run(str(path), fake / 'run', {'randomness.seed': 0})
+    with pytest.raises(tool.ChildFailed, match='val_interval'):
+        tool.train(run)
+    assert not (run.folder / 'result.json').exists()
+
+
+@pytest.mark.parametrize(
+    'path',
+    sorted(TOOL.with_name('variants').glob('*.py')),
+    ids=lambda p: p.stem,
+)
+def test_variants_survive_the_command_line(tool, path):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    variants = runpy.run_path(str(path))['variants']
+    for config, options in variants.values():
+        command = tool.Run(config, Path('folder'), options).command
+        assert (ROOT / config).is_file()
+        if options:
+            words = command[command.index('--cfg-options') :]
+            assert parser.parse_args(words).cfg_options == options
 
 
 def test_a_folder_of_something_else_is_left_alone(tool, fake):

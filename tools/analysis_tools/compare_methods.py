@@ -176,7 +176,8 @@ def train(
         the run's settings.
 
     Raises:
-        ChildFailed: If the training fails.
+        ChildFailed: If the training fails, or does not end with a
+            validation.
         OtherSettings: If the folder holds anything but this run.
     """
     begun, finished = run.folder / 'run.json', run.folder / 'result.json'
@@ -210,10 +211,15 @@ def train(
     run_child(command, run.folder / 'train.log', threads, on_line)
     seconds = time.perf_counter() - start
     training, validation = read_scalars(run.folder)
-    if not validation:
+    if not validation or validation[-1]['step'] < _length(run.settings):
+        if resumed:
+            # Stopped between its last checkpoint and the validation of it,
+            # which MMEngine does not make up for.
+            shutil.rmtree(run.folder)
+            return train(run, threads, on_line)
         raise ChildFailed(
-            f'{run.folder} has no validation in its log: {run.config} has to '
-            'validate at the end of training (train_cfg.val_interval).'
+            f'{run.folder} does not end with a validation: {run.config} has '
+            'to validate at the end of training (train_cfg.val_interval).'
         )
     result = {
         **record,
@@ -226,6 +232,11 @@ def train(
     }
     _write_json(finished, result)
     return result
+
+
+def _length(settings: Config) -> int:
+    loop = settings.train_cfg
+    return loop.get('max_epochs') or loop['max_iters']
 
 
 def in_per_cent(metrics: Mapping, name: str) -> float:

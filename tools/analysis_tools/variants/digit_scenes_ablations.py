@@ -7,11 +7,14 @@ python tools/analysis_tools/compare_methods.py --seeds 5 \
 PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'
 CONFIG = f'configs/diffkd/diffkd_backbone_{PAIR}.py'
 NECK = 'model.distill.feature.neck'
-LOGITS = dict(
-    at='head.fc',
-    neck=dict(type='DiffKDNeck', feature='vector'),
-    loss=dict(type='KLDivergence', tau=1.0),
-)
+# One value a key, as on a command line.
+LOGITS = {
+    'model.distill.logits.at': 'head.fc',
+    'model.distill.logits.neck.type': 'DiffKDNeck',
+    'model.distill.logits.neck.feature': 'vector',
+    'model.distill.logits.loss.type': 'KLDivergence',
+    'model.distill.logits.loss.tau': 1.0,
+}
 
 CHANGES = {
     'DiffKD': {},
@@ -24,10 +27,7 @@ CHANGES = {
         f'DiffKD, latent {width}': {f'{NECK}.latent_channels': width}
         for width in (16, 32, 128)
     },
-    'DiffKD, logits': {
-        'model.distill.feature': None,
-        'model.distill.logits': LOGITS,
-    },
-    'DiffKD, feature and logits': {'model.distill.logits': LOGITS},
+    'DiffKD, logits': {'model.distill.feature': None, **LOGITS},
+    'DiffKD, feature and logits': LOGITS,
 }
 variants = {label: (CONFIG, changes) for label, changes in CHANGES.items()}
