@@ -7,7 +7,9 @@ model = dict(
             at='backbone[-1]',
             teacher_head='head.fc',
             neck=dict(type='DSKDNeck', pooled=True),
-            loss=dict(type='LSHLoss', bias='zero', loss_weight=6.0),
+            loss=dict(
+                type='LSHLoss', bias='zero', with_l2=False, loss_weight=6.0
+            ),
         ),
     )
 )

@@ -61,6 +61,11 @@ class DSKDNeck(DiffKDNeck):
     and, once more, the student, with the guidance's gradient as a constant.
     There is no projection after the walk.
 
+    The walk makes a feature longer. A distance to the detached result that
+    counts lengths, a squared error, therefore has no minimum, and training
+    diverges within some iterations; LSH without ``with_l2`` counts
+    directions.
+
     The walk moves batch norm's statistics in train mode, those of one
     process, as in DiffKD.
     Pictures (:meth:`trajectory`) show it without guidance.

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmdiffkd.models.losses import LSHLoss
 from mmdiffkd.models.necks import DSKDNeck
 
 CLASSES = 5
@@ -354,3 +355,23 @@ def test_arguments_out_of_range(arguments, message):
     channels = {'student_channels': 6, 'teacher_channels': 12}
     with pytest.raises(ValueError, match=message):
         DSKDNeck(**(channels | arguments))
+
+
+@pytest.mark.parametrize('with_l2', [False, True])
+def test_lengths_run_away(with_l2):
+    """Why the configs leave out LSH's squared error."""
+    neck, student, teacher, drawn = make('vector', guidance_scale=0.0)
+    loss = LSHLoss(12, hash_std=0.3, bias='zero', with_l2=with_l2)
+    feature = nn.Parameter(student.detach())
+    parameters = [feature, *neck.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    lengths = []
+    for _ in range(60):
+        aligned = neck(feature, teacher.detach(), **drawn)
+        lengths.append(aligned.student.detach().norm())
+        total = 6 * loss(*aligned[:2]) + aligned.losses['loss_diffusion']
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    # Not a number is not below anything either.
+    assert bool(lengths[-1] < 100 * lengths[0]) != with_l2

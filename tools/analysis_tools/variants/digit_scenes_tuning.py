@@ -1,7 +1,8 @@
 """Four settings a method: what the digit-scene configs were chosen from.
 
-python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
-    --variants tools/analysis_tools/variants/digit_scenes_tuning.py
+python tools/analysis_tools/compare_methods.py --split tuning --seeds 1 \
+    --jobs 2 --variants tools/analysis_tools/variants/digit_scenes_tuning.py \
+    --work-dir work_dirs/tuning
 """
 
 PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'
@@ -63,22 +64,38 @@ METHODS = {
     'DDKD, DKD': ('ddkd/ddkd_backbone-logits', ['logits']),
     'DSKD (reconstruction)': ('dskd/dskd_backbone', ['feature']),
 }
+#: Those whose four settings all ended below the student alone got six more:
+#: smaller weights, and the same four with a slow start.
+BELOW = ('DIST', 'RKD', 'CRD')
+
+
+def scaled(method, factor, **schedule):
+    """Scale a method's weights, and schedule them if asked to."""
+    config, entries = METHODS[method]
+    settings = {'weight': factor} | {
+        f'schedule.{key}': value for key, value in schedule.items()
+    }
+    return f'configs/{config}_{PAIR}.py', {
+        f'model.distill.{entry}.{key}': value
+        for entry in entries
+        for key, value in settings.items()
+    }
+
+
 variants |= {
-    f'{method}, weights x {factor}': (
-        f'configs/{config}_{PAIR}.py',
-        {f'model.distill.{entry}.weight': factor for entry in entries},
-    )
-    for method, (config, entries) in METHODS.items()
+    f'{method}, weights x {factor}': scaled(method, factor)
+    for method in METHODS
     for factor in (0.1, 0.3, 1.0, 3.0)
 }
-# DIST in full from the first step on stayed at chance level.
 variants |= {
-    f'DIST, slow start, weights x {factor}': (
-        f'configs/dist/dist_logits_{PAIR}.py',
-        {
-            'model.distill.logits.weight': factor,
-            'model.distill.logits.schedule.warmup': 2,
-        },
+    f'{method}, slow start, weights x {factor}': scaled(
+        method, factor, warmup=2
     )
+    for method in BELOW
     for factor in (0.1, 0.3, 1.0, 3.0)
+}
+variants |= {
+    f'{method}, weights x {factor}': scaled(method, factor)
+    for method in BELOW
+    for factor in (0.01, 0.03)
 }
