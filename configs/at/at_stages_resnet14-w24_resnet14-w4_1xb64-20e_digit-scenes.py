@@ -5,6 +5,8 @@ model = dict(
         stages=dict(
             at=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
             loss=dict(type='ATLoss', loss_weight=1000.0),
+            # Chosen on the tuning scenes.
+            weight=0.1,
         ),
     )
 )

@@ -17,6 +17,8 @@ model = dict(
             neck=dict(type='ReviewKDNeck'),
             loss=dict(type='HCLLoss'),
             schedule=dict(warmup=2),
+            # Chosen on the tuning scenes.
+            weight=3.0,
         ),
     )
 )

@@ -6,6 +6,8 @@ model = dict(
             at=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
             neck=dict(type='VIDNeck'),
             loss=dict(type='VIDLoss'),
+            # Chosen on the tuning scenes.
+            weight=3.0,
         ),
     )
 )
