@@ -3,9 +3,11 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -309,6 +311,36 @@ def test_no_validation_at_the_end_is_an_error(tool, fake, config):
     with pytest.raises(tool.ChildFailed, match='val_interval'):
         tool.train(run)
     assert not (run.folder / 'result.json').exists()
+
+
+def test_no_training_outlives_the_tool(fake):
+    script = fake / 'tool.py'
+    script.write_text(
+        TOOL.read_text().replace(
+            "Path(__file__).resolve().parents[1] / 'train.py'",
+            repr(str(fake / 'train.py')),
+        )
+    )
+    (fake / 'train.py').write_text(
+        'import os, pathlib, time\n'
+        f"pathlib.Path({str(fake)!r}, 'child').write_text(str(os.getpid()))\n"
+        'time.sleep(600)\n'
+    )
+    command = [sys.executable, str(script), str(fake / 'plain.py')]
+    command += ['--work-dir', str(fake / 'out'), '--metric', 'accuracy/top1']
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (fake / 'child').is_file() or not (
+            child := (fake / 'child').read_text()
+        ):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert 'Start the same command again' in process.communicate()[1]
+    finally:
+        process.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), 0)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,10 @@ METRICS = {
     'mmdet': 'coco/bbox_mAP',
     'mmseg': 'mIoU',
 }
+
+
+#: Children at work, those of other threads included.
+_CHILDREN: set[subprocess.Popen] = set()
 
 
 class ChildFailed(RuntimeError):
@@ -136,6 +141,7 @@ def run_child(
             text=True,
             errors='replace',
         )
+        _CHILDREN.add(child)
         try:
             for line in child.stdout:
                 file.write(line)
@@ -148,6 +154,7 @@ def run_child(
         finally:
             child.stdout.close()
             code = child.wait()
+            _CHILDREN.discard(child)
     if code:
         last = ''.join(log.read_text().splitlines(keepends=True)[-15:])
         raise ChildFailed(
@@ -586,6 +593,8 @@ def main() -> None:
                 )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in list(_CHILDREN):
+                child.terminate()
             raise
     if failures:
         raise SystemExit(
@@ -617,6 +626,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    # Where only this process is told to stop, its children are stopped by it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:
