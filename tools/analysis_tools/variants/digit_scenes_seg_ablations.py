@@ -2,7 +2,7 @@
 
 python tools/analysis_tools/compare_methods.py --seeds 3 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_seg_ablations.py \
-    --work-dir work_dirs/compare_seg
+    --work-dir work_dirs/compare_seg --out work_dirs/compare_seg/ablations
 """
 
 PAIR = 'pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg'
