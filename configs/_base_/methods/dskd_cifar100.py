@@ -1,7 +1,7 @@
-# DSKD (reconstruction). Every setting is a choice of this reconstruction; the
-# loss and its weight are those published for LSH alone, without its squared
-# error: the denoised feature is longer than the one it came from, and a
-# student that runs after its length never gets there.
+# DSKD (reconstruction). Every setting is a choice of this reconstruction. The
+# weight is the one published for LSH with its squared error, which is left
+# out: the denoised feature is longer than the one it came from, and a student
+# that runs after its length never gets there.
 distill = dict(
     feature=dict(
         at='backbone[-1]',

@@ -10,7 +10,7 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=100,
-        # PyTorch's weights, but no bias.
+        # PyTorch's weights, and biases of 0.
         init_cfg=dict(
             type='Kaiming',
             layer='Linear',

@@ -123,11 +123,12 @@ class FGDLoss(nn.Module):
             in.
         temp (float): Temperature of the attentions; the released settings
             are 0.8 for FCOS and 0.5 otherwise. Defaults to 0.5.
-        alpha_fgd (float): Weight of the foreground. Defaults to 1e-3.
+        alpha_fgd (float): Weight of the foreground. The defaults of all four
+            weights are the released class's; its settings for two-stage
+            detectors are a twentieth (docs/losses.md has them). Defaults to
+            1e-3.
         beta_fgd (float): Weight of the background. Defaults to 5e-4.
-        gamma_fgd (float): Weight of the attentions. The default is the
-            released class's; its settings have 5e-4 for anchor-based
-            one-stage detectors. Defaults to 1e-3.
+        gamma_fgd (float): Weight of the attentions. Defaults to 1e-3.
         lambda_fgd (float): Weight of the global relation. Defaults to 5e-6.
         scale_by (str): 'batch_input_shape' or 'img_shape', see above.
             Defaults to 'batch_input_shape'.

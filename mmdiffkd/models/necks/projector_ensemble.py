@@ -13,7 +13,7 @@ from .checks import check_channels, check_feature
 
 @MODELS.register_module()
 class ProjectorEnsembleNeck(BaseModule):
-    """Average several projections of the student, each behind a ReLU.
+    """Average several projections of the student, each ending in a ReLU.
 
     ``(1 / q) * sum_k ReLU(W_k s + b_k)``. The projectors differ by their
     random initialisation alone; one layer holds them all, whose PyTorch
