@@ -302,6 +302,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._remove_outdated()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not hasattr(self, 'file_backend'):
+            return  # An evaluation without any training.
         super()._save_best_checkpoint(runner, metrics)
         self._remove_outdated()
 

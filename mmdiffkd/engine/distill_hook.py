@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -86,6 +86,7 @@ class DistillHook(Hook):
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._off: set[str] = set()
+        self._allocated = False
 
     def before_run(self, runner: Runner) -> None:
         """See that model and optimizer are a distiller's.
@@ -116,8 +117,11 @@ class DistillHook(Hook):
                 '`optim_wrapper.paramwise_cfg.student_constructor` to '
                 f'{constructor!r}.'
             )
-        if runner.cfg.get('train_cfg'):
+        # Evaluation needs no training set; and whoever trained keeps what
+        # was learned.
+        if isinstance(runner._train_loop, BaseLoop) and not self._allocated:
             _allocate(runner)
+            self._allocated = True
 
     def before_train(self, runner: Runner) -> None:
         """Check the batches, prepare the losses, evaluate the teacher.

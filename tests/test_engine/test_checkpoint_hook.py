@@ -116,6 +116,64 @@ def test_resume_restores_student_and_necks(tmp_path, run, ema):
     assert runner.model._step == 6
 
 
+METHODS = {
+    'CRD, its embeddings and banks': dict(
+        at='neck[-1]', loss=dict(type='CRDLoss', neg_num=4, dim_out=4)
+    ),
+    'LSH, its planes and their bias': dict(
+        at='neck[-1]',
+        neck=dict(type='ProjectionNeck', feature='vector'),
+        loss=dict(type='LSHLoss', hash_bits=8, hash_std=1.0),
+    ),
+    'VID, its variances': dict(
+        at='backbone[:]', neck=dict(type='VIDNeck'), loss=dict(type='VIDLoss')
+    ),
+    'PEFD, its projectors': dict(
+        at='neck[-1]',
+        neck=dict(type='ProjectorEnsembleNeck'),
+        loss=dict(type='DirectionAlignmentLoss'),
+    ),
+}
+
+
+@pytest.mark.parametrize('entry', METHODS.values(), ids=METHODS)
+def test_resume_restores_what_a_method_trains_and_remembers(tmp_path, entry):
+    def recipe(epochs):
+        model = tiny_recipes.distiller(distill=dict(method=entry))
+        return tiny_recipes.recipe(
+            tmp_path, model, epochs=epochs, **DISTILL_LINES
+        )
+
+    begun = []
+
+    class Remember(Hook):
+        def before_train(self, runner):
+            begun.append(weights(runner))
+
+    def train(config):
+        config.experiment_name = f'{tmp_path.name}_{id(config)}'
+        runner = Runner.from_cfg(config)
+        runner.register_hook(Remember())
+        runner.train()
+        return runner
+
+    first = train(recipe(epochs=2))
+    trained = weights(first)
+    own = dict(first.model.distill.named_parameters(prefix='distill'))
+    groups = first.optim_wrapper.param_groups
+    stepped = {id(p) for group in groups for p in group['params']}
+    assert own and {id(p) for p in own.values()} <= stepped
+    for key in own:
+        assert not torch.equal(begun[0][key], trained[key]), key
+
+    config = recipe(epochs=3)
+    config.resume = True
+    train(config)
+    assert begun[1].keys() == trained.keys()
+    for key, value in trained.items():
+        assert torch.equal(begun[1][key], value), key
+
+
 def test_old_checkpoints_go_only_after_the_new_one(tmp_path, run, monkeypatch):
     config = tiny_recipes.recipe(
         tmp_path, tiny_recipes.distiller(), epochs=3, **DISTILL_LINES

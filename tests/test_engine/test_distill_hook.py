@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import mmcv
 import numpy as np
@@ -341,6 +342,30 @@ def test_losses_are_allocated_and_prepared_once(tmp_path, run):
     resumed = run(config).model.distill.feature.losses[0]
     assert not hasattr(resumed, 'passes')
     assert torch.equal(resumed.center, loss.center)
+
+
+def bank_entry():
+    return dict(at='neck[-1]', loss=dict(type='CRDLoss', neg_num=4, dim_out=4))
+
+
+@pytest.mark.parametrize('save_best', [None, 'auto'])
+def test_evaluation_needs_no_training_set(tmp_path, save_best):
+    config = distill_recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    config.default_hooks.checkpoint.save_best = save_best
+    shutil.rmtree(tmp_path / 'data/train')
+    runner = Runner.from_cfg(config)
+    assert 'accuracy/top1' in runner.val()
+    assert runner.model.distill.pooled.losses[0].student_bank is None
+
+
+def test_evaluation_after_training_keeps_the_banks(tmp_path, run):
+    config = distill_recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    runner = run(config)
+    bank = runner.model.distill.pooled.losses[0].student_bank
+    trained = bank.clone()
+    runner.val()
+    after = runner.model.distill.pooled.losses[0].student_bank
+    assert torch.equal(after, trained)
 
 
 def test_joined_data_sets_have_no_memory_bank(tmp_path, run):

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -381,7 +381,7 @@ class Distillation(BaseModule):
         self._check_ranks(compared, self._class('loss', loss))
         if shared:
             compared = compared[:1]
-        self.losses = nn.ModuleList(
+        self.losses = ModuleList(
             self._build('loss', loss, [s], [t]) for s, t in compared
         )
         self._check_supplied()
@@ -394,15 +394,15 @@ class Distillation(BaseModule):
             for taps in (self.student_at, self.teacher_at)
         )
 
-    def _build_necks(self, config: dict | None, shared: bool) -> nn.ModuleList:
+    def _build_necks(self, config: dict | None, shared: bool) -> ModuleList:
         if config is None:
-            return nn.ModuleList()
+            return ModuleList()
         if getattr(self._class('neck', config), 'joint', False):
             students, teachers = zip(*self.shapes)
             neck = self._build('neck', config, students, teachers, True)
-            return nn.ModuleList([neck])
+            return ModuleList([neck])
         levels = self.shapes[:1] if shared else self.shapes
-        return nn.ModuleList(
+        return ModuleList(
             self._build('neck', config, [s], [t]) for s, t in levels
         )
 

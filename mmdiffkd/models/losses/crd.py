@@ -51,6 +51,8 @@ class CRDLoss(nn.Module):
     ``momentum * old + (1 - momentum) * new``, brought to length 1. With
     several processes all of them get all rows (and the mean of their Z), so
     that the banks are equal everywhere; the batches have to be of one size.
+    A row that would not be finite stays as it was, and such a Z is not kept:
+    an overflow under loss scaling spoils its own step alone.
 
     A bank has a row a sample of the training set. :meth:`allocate` makes
     both; in a run ``mmdiffkd.DistillHook`` calls it. Where a recipe's data
@@ -91,8 +93,8 @@ class CRDLoss(nn.Module):
         ValueError: If an argument is out of range.
 
     Source: Tian et al., "Contrastive Representation Distillation" (2020),
-    and its released code. Names and defaults are those of mmrazor's loss,
-    where the embeddings are connectors.
+    and its released code. Names and defaults are those of mmrazor's loss
+    but for ``sample_n``, 50,000 there; its embeddings are connectors.
     """
 
     any_channels = True
@@ -138,6 +140,13 @@ class CRDLoss(nn.Module):
         self.register_buffer('by_class', None, persistent=False)
         self.register_buffer('class_starts', None, persistent=False)
         self.register_buffer('class_sizes', None, persistent=False)
+
+    def _apply(self, fn, recurse: bool = True) -> 'CRDLoss':
+        # Z grows with the data set: half precision would make it infinite.
+        known = self.normalizers
+        super()._apply(fn, recurse)
+        self.normalizers = known.to(self.normalizers.device)
+        return self
 
     def allocate(
         self, dataset_length: int, labels: Tensor | None = None
@@ -305,7 +314,7 @@ class CRDLoss(nn.Module):
         known = self.normalizers.to(means.dtype)
         found = torch.where(known > 0, known, means * len(self.by_class))
         if self.training:
-            self.normalizers.copy_(found)
+            self.normalizers.copy_(torch.where(found.isfinite(), found, 0.0))
         return found
 
     @torch.no_grad()
@@ -317,8 +326,10 @@ class CRDLoss(nn.Module):
         for bank, embedded in zip(
             (self.student_bank, self.teacher_bank), new.unbind(1)
         ):
-            mixed = torch.lerp(embedded, bank[rows].to(new), self.momentum)
-            bank[rows] = unit(mixed).to(bank)
+            old = bank[rows]
+            mixed = unit(torch.lerp(embedded, old.to(new), self.momentum))
+            finite = mixed.isfinite().all(dim=1, keepdim=True)
+            bank[rows] = torch.where(finite, mixed.to(bank), old)
 
 
 def _embed(side: str, layer: nn.Linear, vectors: Tensor) -> Tensor:

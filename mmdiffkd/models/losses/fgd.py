@@ -97,10 +97,11 @@ class GlobalContext(nn.Module):
         constant_init(self.transform[-1], val=0)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        attention = self.attention(feature).flatten(2).softmax(dim=2)
-        context = (feature.flatten(2) * attention).sum(dim=2)
-        return feature + self.transform(context)[..., None, None]
+        """Map (B, C, H, W) to (B, C, H, W) of the map's precision."""
+        own = feature.to(self.attention.weight.dtype)
+        attention = self.attention(own).flatten(2).softmax(dim=2)
+        context = self.transform((own.flatten(2) * attention).sum(dim=2))
+        return feature + context[..., None, None].to(feature.dtype)
 
 
 @MODELS.register_module()

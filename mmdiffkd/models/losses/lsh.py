@@ -53,8 +53,8 @@ class LSHLoss(nn.Module):
             Defaults to True.
         sample_filter (str): 'all', or 'teacher_correct': only samples that
             the teacher classifies correctly count, and the mean is over
-            them; 0 if there is none in the batch of this process.
-            Defaults to 'all'.
+            them; 0 if there is none in the batch of this process. The
+            latter is what the released scripts have. Defaults to 'all'.
         seed (int): Of W's own generator; every process draws the same.
             Defaults to 0.
         loss_weight (float): Factor of the loss. Defaults to 1.0.

@@ -25,7 +25,8 @@ class FitNetNeck(BaseModule):
       size that leaves the teacher's, which is 1x1 for the same size.
 
     Images of another size than the layer was chosen for may leave the two
-    maps apart; the student's is then resized. The teacher's map should not
+    maps apart; the student's is then resized, and a map smaller than the
+    kernel is an error. The teacher's map should not
     be negative, since the student's cannot be. Batch norm sees the batch of
     one process.
 
@@ -95,19 +96,35 @@ class FitNetNeck(BaseModule):
 
         Raises:
             ValueError: If a tensor is no map of the announced channels, or
-                batch norm cannot be trained on it.
+                batch norm cannot be trained on it, or the student's map is
+                smaller than the kernel.
         """
         check_map('student', student, self.student_channels)
         check_map('teacher', teacher, self.teacher_channels)
         if self.training:
             # What batch norm sees has the teacher's size.
             check_batch_statistics('teacher', teacher)
+        self._check_size(student)
         regressed = self.regressor(student)
         if regressed.shape[2:] != teacher.shape[2:]:
             regressed = F.interpolate(
                 regressed, teacher.shape[2:], mode='bilinear'
             )
         return Aligned(regressed, teacher.detach(), {}, {})
+
+    def _check_size(self, student: Tensor) -> None:
+        convolution = self.regressor[0]
+        padded = [n + 2 * convolution.padding[0] for n in student.shape[2:]]
+        kernel = list(convolution.kernel_size)
+        if isinstance(convolution, nn.Conv2d) and any(
+            n < k for n, k in zip(padded, kernel)
+        ):
+            raise ValueError(
+                f"the student's map is {tuple(student.shape[2:])}, smaller "
+                f"than the regressor's kernel {tuple(kernel)}, which was "
+                'chosen for images of another size: set `model.input_size` '
+                'to the size that you train with'
+            )
 
 
 def _convolution(

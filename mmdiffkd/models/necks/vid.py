@@ -17,7 +17,9 @@ class VIDNeck(BaseModule):
     Three 1x1 convolutions without biases, ReLU between them. The larger of
     the two maps, be it the teacher's, is first averaged to the smaller one's
     size, so that a distiller hands both on as they are (``resizes``). The
-    variances belong to :class:`VIDLoss`.
+    variances belong to :class:`VIDLoss`. On CUDA, PyTorch has no
+    deterministic gradient of that averaging, which matters where the
+    student's map is the larger one.
 
     Args:
         student_channels (int, optional): Channels of the student's map. A

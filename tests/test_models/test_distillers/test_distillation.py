@@ -55,6 +55,18 @@ def test_schedule(schedule, expected, by_epoch):
         assert made.factor(*args) == factor
 
 
+def test_necks_are_initialised_as_configured():
+    distillation = entry(
+        neck=dict(
+            type='ProjectionNeck',
+            init_cfg=dict(type='Constant', layer='Conv2d', val=0.5),
+        )
+    )
+    distillation.init_weights()
+    (weight, *_) = distillation.necks.parameters()
+    assert torch.equal(weight, torch.full_like(weight, 0.5))
+
+
 def test_weight_scales_every_loss():
     losses, metrics = {}, {}
     for weight in (1.0, 2.5):

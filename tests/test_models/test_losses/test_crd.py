@@ -186,6 +186,35 @@ def test_state_is_saved():
     assert torch.equal(loss.teacher_bank, resumed.teacher_bank)
 
 
+def test_z_of_a_large_data_set_in_half_precision():
+    loss = CRDLoss(6, 3, neg_num=5, dim_out=4)
+    loss.allocate(100_000, torch.arange(100_000) % 4)
+    loss.half()
+    given = batch(4, 0, 7)
+    for _ in range(2):
+        assert loss(**given).isfinite()
+    # More than half precision has.
+    assert loss.normalizers.dtype == torch.float32
+    assert (loss.normalizers > 65504).all()
+
+
+@pytest.mark.parametrize('value', [torch.inf, torch.nan])
+def test_an_overflow_spoils_its_own_step_alone(value):
+    loss = build()
+    given = batch(4, 0, 7)
+    before = loss.student_bank.clone()
+    given['preds_S'][1] = value
+    assert not loss(**given).isfinite()
+    rows = loss.student_bank[[4, 0, 7]]
+    assert torch.equal(rows[1], before[0])
+    assert not torch.equal(rows[0], before[4])
+    # Z of this step is not kept either.
+    known = loss.normalizers.clone()
+    assert known[0] == 0 and known[1] > 0
+    assert loss(**batch(4, 0, 7)).isfinite()
+    assert loss.normalizers[0] > 0 and loss.normalizers[1] == known[1]
+
+
 def test_banks_need_not_be_saved():
     state = build(save_bank=False).state_dict()
     assert 'normalizers' in state

@@ -295,19 +295,43 @@ def test_golden_value(compute, value):
     assert computed == pytest.approx(value, abs=1e-9)
 
 
-def test_published_hash_losses_are_rounded():
-    """The released LSH code makes its labels ``.float()``.
+def rounded(bias, with_l2=True, counted=None):
+    """LSH's released code with its labels ``.float()``, as they are there.
 
     PyTorch's cross entropy of float64 logits and float32 labels is float32,
-    and so are the values that it gives, less exact than those above.
+    and so are the published values, less exact than those above.
     """
     planes = wave(torch.sin, 1.3, 0.7, 16, 8)
-    student, teacher = (x @ planes.T for x in VECTORS)
-    code = (teacher > 0).float()
-    entropy = F.binary_cross_entropy_with_logits(student, code)
-    assert entropy.dtype == torch.float32
-    published = F.mse_loss(*VECTORS) + entropy
-    assert float(published) == pytest.approx(1.431567986393, abs=1e-9)
-    exact = F.binary_cross_entropy_with_logits(student, code.double())
-    exact = float(F.mse_loss(*VECTORS) + exact)
-    assert exact == pytest.approx(1.431567955400, abs=1e-9)
+    student, teacher = VECTORS
+    codes = teacher @ planes.T
+    shift = {
+        'zero': torch.zeros(16, dtype=torch.float64),
+        'median': -codes.median(dim=0).values,
+        'mean': -codes.mean(dim=0),
+    }[bias]
+    given = (
+        F.linear(student, planes, shift),
+        (F.linear(teacher, planes, shift) > 0).float(),
+    )
+    if counted is None:
+        entropy = F.binary_cross_entropy_with_logits(*given)
+        assert entropy.dtype == torch.float32
+        return entropy + F.mse_loss(student, teacher) * with_l2
+    entropy = F.binary_cross_entropy_with_logits(*given, reduction='none')
+    error = (student - teacher).square().mean(dim=1)
+    return (error + entropy.mean(dim=1))[counted].mean()
+
+
+@pytest.mark.parametrize(
+    'arguments, value',
+    [
+        (('zero',), 1.431567986393),
+        (('median',), 1.437120397472),
+        (('median', False), 0.572396516800),
+        (('mean', False), 0.576623857021),
+        # The teacher is wrong about sample 1.
+        (('median', True, [0, 2, 3]), 1.726774767648),
+    ],
+)
+def test_published_hash_losses_are_rounded(arguments, value):
+    assert float(rounded(*arguments)) == pytest.approx(value, abs=1e-9)

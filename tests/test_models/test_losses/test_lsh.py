@@ -180,7 +180,7 @@ def test_missing_labels_are_named():
         loss(features(), features(), gt_labels=torch.zeros(4))
 
 
-def test_defaults_are_the_released_ones():
+def test_defaults():
     loss = MODELS.build({'type': 'LSHLoss', 'teacher_channels': 5})
     assert loss.planes.shape == (2048, 5)
     assert loss.supplied == ('teacher_head',)

@@ -210,6 +210,20 @@ def test_finite_under_autocast(name, scales, batch, dtype):
     assert student.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@each_case
+def test_finite_in_a_converted_module(name, dtype):
+    """As DeepSpeed and FSDP convert it, and its parameters with it."""
+    loss = build(name).to(dtype)
+    student, teacher = (x.to(dtype) for x in pair(name))
+    student.requires_grad_()
+    value = loss(student, teacher, **CASES[name].supply(3))
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    value.backward()
+    assert student.grad.isfinite().all()
+
+
 @each_case
 def test_ends_in_loss_weight(name):
     student, teacher = pair(name)

@@ -54,6 +54,12 @@ def test_images_of_another_size(built, given):
     assert aligned.student.shape == aligned.teacher.shape == (2, 9, *teacher)
 
 
+def test_map_smaller_than_the_kernel():
+    neck = FitNetNeck(6, 9, (28, 28), (7, 7))
+    with pytest.raises(ValueError, match=r'\(4, 4\).*\(22, 22\).*input_size'):
+        neck(torch.randn(2, 6, 4, 4), torch.randn(2, 9, 1, 1))
+
+
 def test_gradient():
     torch.manual_seed(0)
     neck = FitNetNeck(2, 3, (4, 4), (2, 2)).double()
