@@ -367,7 +367,13 @@ def write_tables(
         columns = dict.fromkeys(key for row in rows[::-1] for key in row)
         writer = csv.DictWriter(file, list(columns), lineterminator='\n')
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {
+                k: round(v, 4) if isinstance(v, float) else v
+                for k, v in r.items()
+            }
+            for r in rows
+        )
     plot(values, metric, with_ending['png'])
     return markdown
 

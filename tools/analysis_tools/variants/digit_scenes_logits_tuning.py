@@ -1,0 +1,20 @@
+"""Weights for DiffKD at the logits alone, as the ablations have it.
+
+python tools/analysis_tools/compare_methods.py --split tuning --seeds 1 \
+    --variants tools/analysis_tools/variants/digit_scenes_logits_tuning.py \
+    --work-dir work_dirs/tuning
+"""
+
+import runpy
+from pathlib import Path
+
+ABLATIONS = Path(__file__).with_name('digit_scenes_ablations.py')
+CONFIG, CHANGES = runpy.run_path(str(ABLATIONS))['variants']['DiffKD, logits']
+
+variants = {
+    f'DiffKD, logits, weight {weight}': (
+        CONFIG,
+        {**CHANGES, 'model.distill.logits.weight': weight},
+    )
+    for weight in (0.1, 0.3, 1.0, 3.0)
+}
