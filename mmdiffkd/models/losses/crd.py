@@ -145,7 +145,10 @@ class CRDLoss(nn.Module):
         # Z grows with the data set: half precision would make it infinite.
         known = self.normalizers
         super()._apply(fn, recurse)
-        self.normalizers = known.to(self.normalizers.device)
+        device = self.normalizers.device
+        if known.is_meta:
+            known = torch.zeros(2)
+        self.normalizers = known.to(device)
         return self
 
     def allocate(

@@ -198,6 +198,12 @@ def test_z_of_a_large_data_set_in_half_precision():
     assert (loss.normalizers > 65504).all()
 
 
+def test_z_is_not_known_after_the_meta_device():
+    loss = CRDLoss(6, 3, neg_num=5, dim_out=4).to('meta')
+    assert loss.normalizers.is_meta
+    assert not loss.to_empty(device='cpu').normalizers.any()
+
+
 @pytest.mark.parametrize('value', [torch.inf, torch.nan])
 def test_an_overflow_spoils_its_own_step_alone(value):
     loss = build()
