@@ -82,6 +82,21 @@ def weights(runner):
     return {k: v.clone() for k, v in runner.model.state_dict().items()}
 
 
+def train_from(config):
+    """Train; gives the runner and the weights that it began with."""
+    begun = {}
+
+    class Remember(Hook):
+        def before_train(self, runner):
+            begun.update(weights(runner))
+
+    config.experiment_name = f'{config.resume}_{id(config)}'
+    runner = Runner.from_cfg(config)
+    runner.register_hook(Remember())
+    runner.train()
+    return runner, begun
+
+
 @pytest.mark.parametrize('ema', [False, True])
 def test_resume_restores_student_and_necks(tmp_path, run, ema):
     hooks = dict(custom_hooks=[dict(type='EMAHook', momentum=0.3)])
@@ -96,20 +111,11 @@ def test_resume_restores_student_and_necks(tmp_path, run, ema):
     ema_keys = checkpoint.get('ema_state_dict', {})
     assert not any('distill' in key for key in ema_keys)
     assert bool(ema_keys) == ema
-    seen = {}
-
-    class Remember(Hook):
-        def before_train(self, runner):
-            seen.update(weights(runner))
-
     config = tiny_recipes.recipe(
         tmp_path, tiny_recipes.distiller(), epochs=3, **changes
     )
     config.resume = True
-    config.experiment_name = f'resume_{ema}_{id(config)}'
-    runner = Runner.from_cfg(config)
-    runner.register_hook(Remember())
-    runner.train()
+    runner, seen = train_from(config)
     assert runner.epoch == 3
     for key, value in trained.items():
         assert torch.equal(seen[key], value), key
@@ -138,40 +144,25 @@ METHODS = {
 
 @pytest.mark.parametrize('entry', METHODS.values(), ids=METHODS)
 def test_resume_restores_what_a_method_trains_and_remembers(tmp_path, entry):
-    def recipe(epochs):
+    def recipe(epochs, resume):
         model = tiny_recipes.distiller(distill=dict(method=entry))
         return tiny_recipes.recipe(
-            tmp_path, model, epochs=epochs, **DISTILL_LINES
+            tmp_path, model, epochs, resume=resume, **DISTILL_LINES
         )
 
-    begun = []
-
-    class Remember(Hook):
-        def before_train(self, runner):
-            begun.append(weights(runner))
-
-    def train(config):
-        config.experiment_name = f'{tmp_path.name}_{id(config)}'
-        runner = Runner.from_cfg(config)
-        runner.register_hook(Remember())
-        runner.train()
-        return runner
-
-    first = train(recipe(epochs=2))
+    first, begun = train_from(recipe(epochs=2, resume=False))
     trained = weights(first)
     own = dict(first.model.distill.named_parameters(prefix='distill'))
     groups = first.optim_wrapper.param_groups
     stepped = {id(p) for group in groups for p in group['params']}
     assert own and {id(p) for p in own.values()} <= stepped
     for key in own:
-        assert not torch.equal(begun[0][key], trained[key]), key
+        assert not torch.equal(begun[key], trained[key]), key
 
-    config = recipe(epochs=3)
-    config.resume = True
-    train(config)
-    assert begun[1].keys() == trained.keys()
+    _, resumed = train_from(recipe(epochs=3, resume=True))
+    assert resumed.keys() == trained.keys()
     for key, value in trained.items():
-        assert torch.equal(begun[1][key], value), key
+        assert torch.equal(resumed[key], value), key
 
 
 def test_old_checkpoints_go_only_after_the_new_one(tmp_path, run, monkeypatch):

@@ -295,8 +295,8 @@ def test_golden_value(compute, value):
     assert computed == pytest.approx(value, abs=1e-9)
 
 
-def rounded(bias, with_l2=True, counted=None):
-    """LSH's released code with its labels ``.float()``, as they are there.
+def released_lsh(dtype, bias, with_l2=True, counted=None):
+    """LSH's released code, with labels of a type; there they are float32.
 
     PyTorch's cross entropy of float64 logits and float32 labels is float32,
     and so are the published values, less exact than those above.
@@ -311,11 +311,11 @@ def rounded(bias, with_l2=True, counted=None):
     }[bias]
     given = (
         F.linear(student, planes, shift),
-        (F.linear(teacher, planes, shift) > 0).float(),
+        (F.linear(teacher, planes, shift) > 0).to(dtype),
     )
     if counted is None:
         entropy = F.binary_cross_entropy_with_logits(*given)
-        assert entropy.dtype == torch.float32
+        assert entropy.dtype == dtype
         return entropy + F.mse_loss(student, teacher) * with_l2
     entropy = F.binary_cross_entropy_with_logits(*given, reduction='none')
     error = (student - teacher).square().mean(dim=1)
@@ -323,15 +323,18 @@ def rounded(bias, with_l2=True, counted=None):
 
 
 @pytest.mark.parametrize(
-    'arguments, value',
+    'arguments, published, exact',
     [
-        (('zero',), 1.431567986393),
-        (('median',), 1.437120397472),
-        (('median', False), 0.572396516800),
-        (('mean', False), 0.576623857021),
+        (('zero',), 1.431567986393, 1.431567955400),
+        (('median',), 1.437120397472, 1.437120415913),
+        (('median', False), 0.572396516800, 0.572396535241),
+        (('mean', False), 0.576623857021, 0.576623890221),
         # The teacher is wrong about sample 1.
-        (('median', True, [0, 2, 3]), 1.726774767648),
+        (('median', True, [0, 2, 3]), 1.726774767648, 1.726774772600),
     ],
 )
-def test_published_hash_losses_are_rounded(arguments, value):
-    assert float(rounded(*arguments)) == pytest.approx(value, abs=1e-9)
+def test_published_hash_losses_are_rounded(arguments, published, exact):
+    found = released_lsh(torch.float32, *arguments)
+    assert float(found) == pytest.approx(published, abs=1e-9)
+    found = released_lsh(torch.float64, *arguments)
+    assert float(found) == pytest.approx(exact, abs=1e-9)
