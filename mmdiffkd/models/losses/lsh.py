@@ -15,6 +15,8 @@ _BIASES = ('median', 'mean', 'zero')
 _FILTERS = ('all', 'teacher_correct')
 # Projections that are sorted at once: 256 MB in float32.
 _CHUNK = 2**26
+# Units of rounding within which a feature counts as lying on a plane.
+_TIE = 8
 
 
 @MODELS.register_module()
@@ -23,9 +25,18 @@ class LSHLoss(nn.Module):
 
     ``BCE(h(student), 1[h(teacher) > 0])``, averaged over planes and samples,
     with ``h(f) = std * (W f + b)`` and W frozen, drawn from a standard
-    normal distribution. The teacher's hard code is the label, the student's
-    value before the sign the prediction: directions count, lengths hardly.
-    With ``with_l2`` the mean squared error, of the same weight, is added.
+    normal distribution. The teacher's hard code (:meth:`code`) is the label,
+    the student's value before the sign the prediction: directions count,
+    lengths hardly. With ``with_l2`` the mean squared error, of the same
+    weight, is added.
+
+    A teacher's feature that lies on a plane has the label 0, as ``h > 0``
+    says. A median puts one training sample on every plane, where rounding
+    would decide instead, and with it the processor, the number of threads
+    and the other samples of the batch. So a feature counts as lying on a
+    plane if it is nearer to it than the product is exact: if ``W f + b`` is
+    at most 8 units of rounding (:func:`torch.finfo`'s ``eps``) times
+    ``sqrt(C) * |f|``, about ``|w| * |f|``.
 
     The standard deviation scales the logits and nothing else, so that it is
     a factor here: planes and bias are saved for a standard deviation of 1.
@@ -197,7 +208,7 @@ class LSHLoss(nn.Module):
         check_channels(preds_T, teacher_channels=self.planes.shape[1])
         with torch.autocast(preds_S.device.type, enabled=False):
             logits = self._project(preds_S) * self._std(teacher_head)
-            code = (self._project(preds_T) > 0).to(logits.dtype)
+            code = self.code(preds_T).to(logits.dtype)
             terms = F.binary_cross_entropy_with_logits(
                 logits, code, reduction='none'
             )
@@ -215,6 +226,21 @@ class LSHLoss(nn.Module):
         right = (teacher_logits.argmax(1) == gt_labels).to(losses.dtype)
         count = right.sum().clamp(min=1)
         return self.loss_weight * (losses * right).sum() / count
+
+    def code(self, features: Tensor) -> Tensor:
+        """On which side of every plane features lie.
+
+        Args:
+            features (Tensor): The teacher's, (B, C) or (B, C, H, W), in
+                float32 or float64.
+
+        Returns:
+            Tensor: Of type bool, (B, bits) or (B, H, W, bits): whether the
+            feature lies above the plane; not, if it lies on it.
+        """
+        length = torch.linalg.vector_norm(features, dim=1).unsqueeze(-1)
+        scale = features.shape[1] ** 0.5 * torch.finfo(features.dtype).eps
+        return self._project(features) > _TIE * scale * length
 
     def _project(self, features: Tensor) -> Tensor:
         planes, bias = (b.to(features.dtype) for b in (self.planes, self.bias))

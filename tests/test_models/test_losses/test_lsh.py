@@ -1,3 +1,6 @@
+from fractions import Fraction
+from operator import mul
+
 import pytest
 import torch
 from torch import nn
@@ -86,6 +89,81 @@ def test_bias_halves_the_training_set(count, chunk, monkeypatch):
     projected = teachers @ loss.planes.T
     # The lower one, for even counts.
     torch.testing.assert_close(loss.bias, -projected.median(0).values)
+
+
+def test_feature_on_a_plane_is_below_it():
+    # float32 numbers, of which the code is found in exact arithmetic.
+    teachers, loss = features(7), build(bias='median', hash_bits=40)
+    loss.prepare([teachers])
+    rows, planes = (
+        [[Fraction(x) for x in row] for row in y.tolist()]
+        for y in (teachers, loss.planes)
+    )
+    for bit, plane in enumerate(planes):
+        heights = [sum(map(mul, plane, row)) for row in rows]
+        on_plane = sorted(heights)[3]
+        above = [height > on_plane for height in heights]
+        assert above.count(True) == 3
+        assert loss.code(teachers)[:, bit].tolist() == above
+
+
+def on_planes(
+    dtype: torch.dtype, channels: int = 512
+) -> tuple[LSHLoss, torch.Tensor]:
+    """A loss with 2,000 planes, and samples one of which lies on each.
+
+    As pooled features are, they are not centred.
+    """
+    generator = torch.Generator().manual_seed(0)
+    teachers = torch.randn(100, channels, generator=generator)
+    teachers = teachers.relu().to(dtype)
+    loss = LSHLoss(channels, hash_bits=2000, hash_std=1.0)
+    loss.to(dtype).prepare(teachers.split(64))
+    return loss, teachers
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_code_is_that_of_any_batch(dtype):
+    loss, teachers = on_planes(dtype)
+    code = loss.code(teachers)
+    for size in (1, 3, 64):
+        parts = [loss.code(part) for part in teachers.split(size)]
+        assert torch.equal(torch.cat(parts), code)
+    assert torch.equal(loss.code(teachers.flip(0)), code.flip(0))
+    columns = teachers.T.contiguous().T
+    assert torch.equal(loss.code(columns), code)
+    maps = teachers.reshape(4, 5, 5, 512).movedim(-1, 1)
+    for map_ in (maps, maps.contiguous()):
+        assert torch.equal(loss.code(map_).reshape(code.shape), code)
+
+
+def test_code_is_that_of_any_number_of_threads():
+    # So many channels that threads share the sums of one product.
+    loss, teachers = on_planes(torch.float32, channels=2048)
+    before = torch.get_num_threads()
+    codes = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            codes.append(loss.code(teachers))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(codes[0], codes[1])
+    assert torch.equal(codes[0], codes[2])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_plane_is_as_thin_as_rounding_allows(dtype):
+    """A feature is above it from 100 units of rounding on."""
+    loss, teachers = on_planes(dtype)
+    heights = teachers @ loss.planes.T
+    nearest = heights.sort(dim=0).indices[49]
+    directions = loss.planes / loss.planes.square().sum(1, keepdim=True)
+    length = teachers[nearest].norm(dim=1, keepdim=True)
+    step = 100 * torch.finfo(dtype).eps * 512**0.5 * length * directions
+    code = loss.code(teachers[nearest] + step).diagonal()
+    assert code.all()
+    assert not loss.code(teachers[nearest]).diagonal().any()
 
 
 def test_mean_bias():
