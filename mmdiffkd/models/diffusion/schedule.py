@@ -14,9 +14,10 @@ class NoiseSchedule(BaseModule):
     """The linear schedule of DDPM.
 
     ``alpha_bars`` is the float32 cumulative product over ``1 - beta``, beta
-    linear in float32 (a float64 product is another schedule, 1e-6 off). The
-    buffer follows the module's device, stays exactly this table whatever
-    dtype the module is moved to, and is in no state dict.
+    linear in float32 (a float64 product is another schedule, 1e-6 off). Its
+    values are the same to the last bit on every processor. The buffer follows
+    the module's device, stays exactly this table whatever dtype the module is
+    moved to, and is in no state dict.
 
     Args:
         num_train_timesteps (int): T, the number of timesteps 0 .. T - 1.
@@ -49,14 +50,8 @@ class NoiseSchedule(BaseModule):
                 'needs 0 < beta_start <= beta_end < 1'
             )
         self.num_train_timesteps = num_train_timesteps
-        betas = torch.linspace(
-            beta_start,
-            beta_end,
-            num_train_timesteps,
-            dtype=torch.float32,
-            device='cpu',
-        )
-        self._table = torch.cumprod(1 - betas, dim=0)
+        betas = _linspace(beta_start, beta_end, num_train_timesteps)
+        self._table = (1 - betas).double().cumprod(dim=0).float()
         self.register_buffer(
             'alpha_bars',
             self._table.to(torch.get_default_device()),
@@ -94,3 +89,18 @@ class NoiseSchedule(BaseModule):
         alpha_bar = alpha_bar.reshape(-1, *[1] * (clean.dim() - 1))
         noisy = alpha_bar.sqrt() * clean
         return noisy.addcmul_((1 - alpha_bar).sqrt(), noise.to(clean.dtype))
+
+
+def _linspace(start: float, end: float, steps: int) -> Tensor:
+    """``torch.linspace`` in float32, as fused multiply-add rounds it.
+
+    PyTorch's own, and with it 1e-6 of alpha-bar, depends on whether the
+    processor has that instruction. Here products are exact in float64.
+    """
+    with torch.device('cpu'):
+        first, last = torch.tensor([start, end], dtype=torch.float32)
+        step = ((last - first) / max(steps - 1, 1)).double()
+        index = torch.arange(steps, dtype=torch.float64)
+        rising = first.double() + step * index
+        falling = last.double() - step * (steps - 1 - index)
+        return torch.where(index < max(steps // 2, 1), rising, falling).float()

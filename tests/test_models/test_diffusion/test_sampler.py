@@ -65,7 +65,14 @@ def test_equals_diffusers(
         steps_offset=0,
         prediction_type='epsilon',
     )
-    assert torch.equal(reference.alphas_cumprod, NoiseSchedule().alpha_bars)
+    # Its last bits depend on the processor, ours do not.
+    torch.testing.assert_close(
+        reference.alphas_cumprod,
+        NoiseSchedule().alpha_bars,
+        rtol=1e-5,
+        atol=0,
+    )
+    reference.alphas_cumprod = NoiseSchedule().alpha_bars
     reference.set_timesteps(num_inference_steps)
     expected = start
     visited = reference.timesteps[-num_steps:]
