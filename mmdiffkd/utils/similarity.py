@@ -1,5 +1,7 @@
 """How alike two representations are, and how honest a confidence is."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -58,12 +60,20 @@ class LinearCKA:
     def compute(self) -> float:
         """The alignment so far, NaN if a feature is constant.
 
+        That is if its samples are within 1e-12 of their mean, since rounding
+        may keep equal numbers apart from it.
+
         Raises:
             ValueError: Without any sample.
         """
         if self._count == 0:
             raise ValueError('there are no samples: call update first')
         c = self._channels
+        for columns in (slice(c), slice(c, None)):
+            spread = self._scatter[columns, columns].trace()
+            size = self._count * self._mean[columns].square().sum()
+            if spread <= 1e-24 * size:
+                return math.nan
         within_x, within_y, between = (
             self._scatter[rows, columns].norm()
             for rows, columns in (
@@ -112,7 +122,8 @@ class CalibrationError:
         if bins < 1:
             raise ValueError(f'bins={bins} must be at least 1')
         self.bins = bins
-        self._edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
+        # The numbers nearest to 1 / bins, 2 / bins, ..., as people write them.
+        self._edges = torch.arange(1, bins, dtype=torch.float64) / bins
         self._count = 0
         self._right: Tensor | int = 0
         self._surplus: Tensor | float = 0.0

@@ -55,8 +55,24 @@ def test_cka_batch_by_batch():
     assert whole == pytest.approx(centred, abs=1e-12)
 
 
-def test_cka_of_a_constant():
-    assert math.isnan(linear_cka(torch.ones(5, 2), torch.randn(5, 3)))
+@pytest.mark.parametrize('value', [0.0, 1.0, 0.1, 0.3, 1e-3])
+@pytest.mark.parametrize('count', [1, 3, 7, 100])
+def test_cka_of_a_constant(value, count):
+    """Also where the mean of equal numbers is rounded to another one."""
+    constant = torch.full((count, 2), value, dtype=torch.float64)
+    other = torch.randn(count, 3)
+    assert math.isnan(linear_cka(constant, other))
+    assert math.isnan(linear_cka(other, constant))
+    alignment = LinearCKA()
+    for i in range(count):
+        alignment.update(constant[i : i + 1], other[i : i + 1])
+    assert math.isnan(alignment.compute())
+
+
+def test_cka_of_what_hardly_moves():
+    x, y = torch.randn(2, 50, 6).double()
+    expected = linear_cka(x, y)
+    assert linear_cka(1e-8 * x + 1, y) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +104,21 @@ def test_a_bin_holds_its_upper_edge():
     # Both in (0.25, 0.5]: one of two right.
     found = expected_calibration_error(probabilities, labels, bins=4)
     assert found == pytest.approx(0.5 - 0.475, abs=1e-7)
+
+
+@pytest.mark.parametrize('bins', [3, 7, 10, 15])
+def test_edges_are_those_that_people_write(bins):
+    """Right at the edge and wrong just above it are two bins."""
+    confidence = torch.arange(1, bins, dtype=torch.float64) / bins
+    confidence = confidence[confidence >= 0.5]
+    both = torch.stack([confidence, confidence.nextafter(torch.ones(1))])
+    for lower, upper in both.double().T:
+        rows = torch.stack([lower, upper])
+        probabilities = torch.stack([rows, 1 - rows], dim=1)
+        found = expected_calibration_error(
+            probabilities, torch.tensor([0, 1]), bins
+        )
+        assert found == pytest.approx(0.5)
 
 
 def test_calibration_batch_by_batch():
