@@ -40,6 +40,7 @@ def train(module, call, feature):
     return output, feature.grad, gradients, dict(module.named_buffers())
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize('norm', NORMS.values(), ids=NORMS.keys())
 def test_changes_nothing(norm):
     plain = network(norm)
@@ -100,6 +101,8 @@ def test_keeps_the_inputs_alone():
     def saving():
         kept[:] = [checkpointed(module, module, feature)]
 
-    # Convolutions may lay out their operands anew while they work.
-    assert peak_memory(plain) > 11 * size
-    assert peak_memory(saving) < 6 * size
+    # What a convolution needs while it works is its kernel's own matter.
+    with torch.no_grad():
+        working = peak_memory(lambda: module(feature))
+    assert peak_memory(plain) > working + 8 * size
+    assert peak_memory(saving) < working + 2 * size

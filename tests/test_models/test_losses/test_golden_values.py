@@ -345,7 +345,8 @@ def released_lsh(dtype, bias, with_l2=True, counted=None, above=()):
 )
 def test_published_hash_losses_are_rounded(arguments, published, exact):
     found = released_lsh(torch.float32, *arguments, above=ROUNDED_UP)
-    assert float(found) == pytest.approx(published, abs=1e-9)
+    # 4 units of rounding: which float32 it is, the kernel's sums decide.
+    assert float(found) == pytest.approx(published, abs=4 * 2**-24)
     found = released_lsh(torch.float64, *arguments, above=ROUNDED_UP)
     assert float(found) == pytest.approx(exact, abs=1e-9)
 
