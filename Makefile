@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One thread a process: the tests' tensors are small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses=4
+# Tests of what computes, none of which may hang on a last digit.
+NUMERIC := $(addprefix tests/test_models/test_, \
+	losses necks diffusion backbones) tests/test_utils/test_similarity.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det demo-seg test lint format test-slow \
-	test-fuzz test-gpu clean distclean
+.PHONY: help install demo demo-det demo-seg test lint format test-numerics \
+	test-slow test-fuzz test-gpu clean distclean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(INSTALLED): setup.py mmdiffkd/version.py $(wildcard requirements/*.txt) \
 		tools/misc/setup_env.sh
@@ -31,7 +35,7 @@ demo-seg: $(INSTALLED)  ## the same with a small segmentor
 	@$(BIN)/python tools/misc/demo.py --task seg
 
 test: lint  ## lint, then the quick tests, in up to 4 processes
-	$(PYTEST) -n auto --maxprocesses=4 $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 lint: $(INSTALLED)  ## style, spelling, and the layers of the package
 	$(BIN)/ruff check .
@@ -43,11 +47,20 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+test-numerics: $(INSTALLED)  ## numeric tests with last digits moved
+	set -e; for seed in 1 2 3; do \
+		$(PYTEST) $(PARALLEL) --perturb $$seed $(NUMERIC) $(ARGS); \
+		OMP_NUM_THREADS=2 $(BIN)/python -m pytest \
+			--perturb $$seed $(NUMERIC) $(ARGS); \
+	done
+	ATEN_CPU_CAPABILITY=default $(PYTEST) $(PARALLEL) \
+		--perturb 1 $(NUMERIC) $(ARGS)
+
 test-slow: $(INSTALLED)  ## the tests that take minutes
-	$(PYTEST) -m 'slow and not gpu' $(ARGS)
+	$(PYTEST) $(PARALLEL) -m 'slow and not gpu' $(ARGS)
 
 test-fuzz: $(INSTALLED)  ## 10,000 cases of each fuzz test rather than 200
-	$(PYTEST) tests/fuzz --hypothesis-profile=long $(ARGS)
+	$(PYTEST) tests/fuzz -m 'not gpu' --hypothesis-profile=long $(ARGS)
 
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)

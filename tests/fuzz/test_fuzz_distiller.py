@@ -3,6 +3,7 @@
 import inspect
 import warnings
 
+import pytest
 import tiny_recipes
 import torch
 from fuzz_rules import JUNK, mostly, works_or_says_why
@@ -153,6 +154,7 @@ def train_a_step(model):
     model.parse_losses(losses)[0].backward()
 
 
+@pytest.mark.slow
 @given(DISTILL, SIZES, st.sampled_from([4, 6]))
 def test_distiller(distill, size, base):
     with warnings.catch_warnings(action='ignore'), works_or_says_why():
@@ -168,6 +170,7 @@ CHANGES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(mostly(CHANGES.map(lambda changes: teacher(6) | changes)))
 def test_teacher(config):
     with warnings.catch_warnings(action='ignore'), works_or_says_why():

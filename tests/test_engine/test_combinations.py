@@ -316,6 +316,7 @@ def test_mixed_precision_on_a_gpu(train, names, dtype):
 TOLERANCE = dict(rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compilation(train):
     check_same(train(compiled('eager')), train(), **TOLERANCE)
 

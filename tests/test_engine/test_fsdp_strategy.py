@@ -29,6 +29,7 @@ def weights(checkpoint):
     return {**checkpoint['state_dict'], **checkpoint['distill_state_dict']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', ['sharded', 'blocks', 'resumed'])
 def test_weights_are_those_of_whole_training(found, run):
     expected, _ = found['whole']
@@ -37,18 +38,21 @@ def test_weights_are_those_of_whole_training(found, run):
     assert checkpoint['meta']['iter'] == expected['meta']['iter'] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', ['sharded', 'blocks'])
 def test_norm_is_that_of_all_gradients(found, run):
     for ours, theirs in zip(found[run][1], found['whole'][1]):
         assert ours['norm'] == pytest.approx(theirs['norm'], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoint_is_the_plain_students(found, build):
     checkpoint, _ = found['sharded']
     plain = build(tiny_recipes.classifier())
     plain.load_state_dict(checkpoint['state_dict'], strict=True)
 
 
+@pytest.mark.slow
 def test_processes_share_all_but_the_teacher(found):
     whole, sharded = found['whole'][1], found['sharded'][1]
     for name in ('parameters', 'momentum'):

@@ -148,6 +148,7 @@ def by_mim(site, config, port):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'command',
     [

@@ -124,6 +124,7 @@ def test_teacher_with_its_switches(run, recipe, tool):
         assert row['gmacs'] == rows[0]['gmacs'] > 0
 
 
+@pytest.mark.slow
 def test_amp_is_what_is_measured(run, recipe):
     _, result = run(recipe(), '--amp', 'bf16')
     assert result['environment']['amp'] == 'torch.bfloat16'
@@ -178,6 +179,7 @@ def test_every_task_has_a_batch(tool, tmp_path, name, at, levels):
     assert len(task_losses) >= 2
 
 
+@pytest.mark.slow
 def test_cases(run, tmp_path):
     plot = tmp_path / 'cases.png'
     text, result = run('--cases', '--runs', 3, '--plot', plot)
@@ -190,6 +192,7 @@ def test_cases(run, tmp_path):
     assert plot.stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_compiled_beside_eager(run, monkeypatch):
     compiled = []
 
@@ -230,6 +233,7 @@ def test_options(run, tool):
     assert 'of the released' not in text
 
 
+@pytest.mark.slow
 def test_growth(run, tool, tmp_path):
     plot = tmp_path / 'growth.png'
     _, result = run('--growth', '--plot', plot)

@@ -174,6 +174,7 @@ def here(tmp_path, monkeypatch, data, recipe, plain=False, taps=()):
     return tool['check_here'](Line(str(file), taps), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('package', RECIPES)
 def test_works(tmp_path, monkeypatch, data, package):
     recipe = RECIPES[package]
@@ -182,6 +183,7 @@ def test_works(tmp_path, monkeypatch, data, package):
     assert result['taps'] and result['memory'] > 0
 
 
+@pytest.mark.slow
 def test_works_without_the_distiller(tmp_path, monkeypatch, data):
     recipe = RECIPES['mmseg']
     result = here(tmp_path, monkeypatch, data, recipe, plain=True)

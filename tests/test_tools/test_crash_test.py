@@ -33,6 +33,7 @@ def kill(tmp_path, kills, *flags):
     )
 
 
+@pytest.mark.slow
 def test_two_kills(tmp_path):
     result = kill(tmp_path, 2, '--fork')
     assert result.returncode == 0, result.stdout + result.stderr

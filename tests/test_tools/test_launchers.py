@@ -117,6 +117,7 @@ def test_too_few_arguments(name):
     assert result.stderr.startswith('usage:')
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     recipe = write_recipe(tmp_path)
     with socket.socket() as probe:

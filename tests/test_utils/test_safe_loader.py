@@ -345,6 +345,7 @@ model.init_weights()
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_before_weights_are_needed(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setenv('PYTHONPATH', 'tests')

@@ -30,13 +30,13 @@ class LSHLoss(nn.Module):
     lengths hardly. With ``with_l2`` the mean squared error, of the same
     weight, is added.
 
-    A teacher's feature that lies on a plane has the label 0, as ``h > 0``
-    says. A median puts one training sample on every plane, where rounding
-    would decide instead, and with it the processor, the number of threads
-    and the other samples of the batch. So a feature counts as lying on a
-    plane if it is nearer to it than the product is exact: if ``W f + b`` is
-    at most 8 units of rounding (:func:`torch.finfo`'s ``eps``) times
-    ``sqrt(C) * |f|``, about ``|w| * |f|``.
+    A teacher's feature that lies on a plane has the label 0. A median puts
+    one training sample on every plane, where ``W f + b`` is 0 but for
+    rounding: its sign depends on the processor, the number of threads and
+    the other samples of the batch. So a feature counts as lying on a plane
+    if ``W f + b`` is at most 8 units of rounding (``eps`` of
+    :func:`torch.finfo`) times ``sqrt(C) * |f|``, which is about
+    ``|w| * |f|``. Products in reduced precision (TF32) are less exact.
 
     The standard deviation scales the logits and nothing else, so that it is
     a factor here: planes and bias are saved for a standard deviation of 1.

@@ -42,6 +42,7 @@ def found(tmp_path_factory):
     return one, two
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_doubled_batch(found):
     one, two = found
     for name, expected in one['gradients'].items():
@@ -52,6 +53,7 @@ def test_gradients_are_those_of_the_doubled_batch(found):
     assert any('distill' in name for name in one['gradients'])
 
 
+@pytest.mark.slow
 def test_losses_of_twenty_iterations_agree(found):
     one, two = found
     assert one['losses'].shape[0] == 20
@@ -61,6 +63,7 @@ def test_losses_of_twenty_iterations_agree(found):
     assert one['losses'][-1, 2] < one['losses'][0, 2]
 
 
+@pytest.mark.slow
 def test_entries_that_are_off_leave_no_parameter_unused(found):
     for half in found[1]:
         # DDP would stop the second step if one were.
@@ -71,6 +74,7 @@ def test_entries_that_are_off_leave_no_parameter_unused(found):
         assert (half['stopped'][1:, 1] == 0).all()
 
 
+@pytest.mark.slow
 def test_ranks_draw_different_noise_by_default(found):
     first, second = (half['drawn'] for half in found[1])
     assert first.keys() == {'noise', 'diffusion_noise', 'timesteps'}
@@ -93,6 +97,7 @@ def test_synchronised_batch_norm_is_for_what_is_trained(build):
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in teachers)
 
 
+@pytest.mark.slow
 def test_teacher_is_in_no_bucket(found):
     for half in found[1]:
         assert half['ddp_bytes'] == half['own_bytes']

@@ -271,6 +271,7 @@ def test_does_not_wait_for_the_device():
             loss(**given).backward()
 
 
+@pytest.mark.exact
 def test_training_step_compiles_into_one_graph():
     loss = build()
     plain = copy.deepcopy(loss)

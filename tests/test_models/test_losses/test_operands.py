@@ -63,6 +63,7 @@ def test_eps_is_added_and_is_no_size():
     assert torch.equal(quotient, torch.tensor([2.0, 10.0, 10.0]))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_inner_products_keep_their_precision(dtype):
     rows = torch.full((2, 3), 300.0)

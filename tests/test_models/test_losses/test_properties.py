@@ -236,6 +236,7 @@ def test_ends_in_loss_weight(name):
     assert once.shape == ()
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize('name', losses.__all__)
 def test_compiles_into_one_graph(name):
     student, teacher = pair(name)

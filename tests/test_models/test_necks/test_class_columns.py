@@ -79,6 +79,7 @@ def test_the_host_reads_nothing():
         neck(student, columns(4, 1), LABELS).student.sum().backward()
 
 
+@pytest.mark.exact
 def test_compiles_without_a_graph_break():
     neck = ClassColumnsNeck(8, 4)
     compiled = torch.compile(neck, fullgraph=True, backend='eager')

@@ -486,6 +486,7 @@ def test_without_steps_the_student_gets_the_linear_path():
 # Activation checkpointing
 
 
+@pytest.mark.exact
 @all_cases
 @pytest.mark.parametrize('grad_steps', [None, 2])
 @pytest.mark.parametrize('autocast', [False, True])
@@ -499,6 +500,7 @@ def test_checkpointing_changes_nothing(
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
+@pytest.mark.exact
 def test_checkpointing_with_its_own_noise():
     results = []
     for with_cp in (False, True):
@@ -690,6 +692,7 @@ def test_runs_on_meta(arguments, size, costs):
 # Compilation
 
 
+@pytest.mark.exact
 @all_cases
 def test_compiles_without_a_graph_break(arguments, size):
     torch._dynamo.reset()
@@ -699,6 +702,7 @@ def test_compiles_without_a_graph_break(arguments, size):
     torch.testing.assert_close(train(neck, *tensors), expected)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize('costs', [{'grad_steps': 1}, {'with_cp': True}])
 def test_compiles_with_its_options(costs, any_layout):
     torch._dynamo.reset()
@@ -710,6 +714,7 @@ def test_compiles_with_its_options(costs, any_layout):
     torch.testing.assert_close(train(neck, *tensors), expected)
 
 
+@pytest.mark.exact
 @half_cases
 @pytest.mark.parametrize('costs', [{}, {'grad_steps': 1, 'with_cp': True}])
 def test_compiles_once(arguments, size, costs):
@@ -737,6 +742,7 @@ def test_compiles_once(arguments, size, costs):
         epoch()
 
 
+@pytest.mark.exact
 @half_cases
 def test_compiles_under_autocast(arguments, size):
     arguments = arguments | {'num_inference_steps': 2}

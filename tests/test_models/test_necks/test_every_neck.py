@@ -246,6 +246,7 @@ def test_runs_on_meta(config, shapes, lone_image):
         assert ours.shape == theirs.shape
 
 
+@pytest.mark.exact
 @every_neck
 def test_compiles_without_a_graph_break(config, shapes, lone_image):
     neck, student, teacher, others = make(config, shapes)
