@@ -235,8 +235,8 @@ class LSHLoss(nn.Module):
                 float32 or float64.
 
         Returns:
-            Tensor: Of type bool, (B, bits) or (B, H, W, bits): whether the
-            feature lies above the plane; not, if it lies on it.
+            Tensor: Of type bool, (B, bits) or (B, H, W, bits): True where
+            the feature lies above the plane, False below it and on it.
         """
         length = torch.linalg.vector_norm(features, dim=1).unsqueeze(-1)
         scale = features.shape[1] ** 0.5 * torch.finfo(features.dtype).eps
