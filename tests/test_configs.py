@@ -112,7 +112,7 @@ def check_build(path, monkeypatch):
         assert number == LISTED[path]['Parameters']
 
 
-LARGE = [p for p in CONFIGS if 'x101' in p.stem]
+LARGE = [p for p in CONFIGS if re.search('x101|swin-large', p.stem)]
 
 
 @each(

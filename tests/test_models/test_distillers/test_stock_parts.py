@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import tiny_detectors
 import tiny_recipes
 import tiny_segmenters
@@ -32,6 +33,7 @@ def logged(runner, name):
     return history[f'train/{name}'].data[0]
 
 
+@pytest.mark.slow
 def test_yolox_switches_its_mode(tmp_path, run):
     """Mosaic off, L1 loss on, in the student's head alone."""
     mixed = dict(
@@ -142,6 +144,7 @@ def test_pictures_of_predictions(tmp_path, run):
     assert list(folder.glob('val_img_*.png'))
 
 
+@pytest.mark.slow
 def test_sizes_that_change_from_step_to_step(tmp_path):
     model = tiny_detectors.distiller('yolox', PYRAMID)
     model['student']['data_preprocessor']['batch_augments'] = [
@@ -170,6 +173,7 @@ def test_sizes_that_change_from_step_to_step(tmp_path):
     assert sizes[0] == sizes[1] and len(set(sizes[0])) > 1
 
 
+@pytest.mark.slow
 def test_images_of_several_scales(tmp_path, run):
     entries = {
         **PYRAMID,
