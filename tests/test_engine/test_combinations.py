@@ -316,11 +316,13 @@ def test_mixed_precision_on_a_gpu(train, names, dtype):
 TOLERANCE = dict(rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 def test_compilation(train):
     check_same(train(compiled('eager')), train(), **TOLERANCE)
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 @sets('', 'STUDENT', 'DENOISER', 'EMA ACCUMULATED CLIPPED')
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
@@ -330,6 +332,7 @@ def test_compilation_with_others(train, names, backend):
     check_same(record, expected, **TOLERANCE)
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 @sets('BFLOAT16', 'FLOAT16 ACCUMULATED CLIPPED')
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])

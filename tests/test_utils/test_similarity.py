@@ -110,7 +110,7 @@ def test_a_bin_holds_its_upper_edge():
 def test_edges_are_those_that_people_write(bins):
     """Right at the edge and wrong just above it are two bins."""
     confidence = torch.arange(1, bins, dtype=torch.float64) / bins
-    confidence = confidence[confidence >= 0.5]
+    confidence = confidence[confidence > 0.5]
     both = torch.stack([confidence, confidence.nextafter(torch.ones(1))])
     for lower, upper in both.double().T:
         rows = torch.stack([lower, upper])

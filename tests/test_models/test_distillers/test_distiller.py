@@ -241,6 +241,7 @@ def test_autocast_stays_finite_over_steps(distiller, dtype):
         optimizer.step()
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 def test_compiled_step_equals_eager(build):
     def losses(compiled):

@@ -452,6 +452,7 @@ def test_what_half_precision_costs_is_said(tiny, log):
     assert re.search(r'Teacher in torch.bfloat16: .* by 0\.\d%', log.text)
 
 
+@pytest.mark.exact
 def test_compiled_forward_has_one_graph(tiny, monkeypatch):
     """The taps' hooks included, for any number of steps."""
     torch._dynamo.reset()
@@ -472,6 +473,7 @@ def test_compiled_forward_has_one_graph(tiny, monkeypatch):
     assert len(compiled) == 1
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype', [None, 'bfloat16'])
 def test_compiled_forward_yields_the_same(tiny, dtype):
