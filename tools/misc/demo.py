@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +58,9 @@ TITLES = {
     DISTILLED: 'student with DiffKD',
 }
 PICTURED = 5
+# The stages, in order.
+DATA, PICTURES = 'data', 'pictures'
+STAGES = (DATA, *TITLES, PICTURES)
 
 
 class Task(NamedTuple):
@@ -68,6 +71,8 @@ class Task(NamedTuple):
         configs (Mapping[str, str]): Of the three trainings.
         metric (str): What is reported, as it is logged.
         label (str): And what it is called.
+        seconds (Mapping[str, int]): What each stage takes on 2 CPU cores,
+            in :data:`STAGES` order.
         curves (Mapping[str, str]): Panels of the training curves. Defaults
             to None: those of a classifier.
         visualizer (Mapping): Config of the package's visualizer. Defaults
@@ -79,6 +84,7 @@ class Task(NamedTuple):
     configs: Mapping[str, str]
     metric: str
     label: str
+    seconds: Mapping[str, int]
     curves: Mapping[str, str] | None = None
     visualizer: Mapping | None = None
     enlarged: int = 1
@@ -94,6 +100,11 @@ class Task(NamedTuple):
 
     def config(self, name: str):
         return load_config(self.configs[name])
+
+
+def stage_times(*seconds: int) -> dict[str, int]:
+    """What each stage takes."""
+    return dict(zip(STAGES, seconds, strict=True))
 
 
 def configs(tap: str, teacher: str, student: str, recipe: str) -> dict:
@@ -120,6 +131,7 @@ TASKS = {
             ),
             METRICS['mmpretrain'],
             'top-1',
+            stage_times(12, 115, 60, 110, 5),
         ),
         Task(
             'det',
@@ -131,6 +143,7 @@ TASKS = {
             ),
             METRICS['mmdet'],
             'mAP',
+            stage_times(10, 300, 200, 290, 10),
             {
                 'loss_*': 'task losses',
                 'distill.*loss*': 'distillation losses',
@@ -149,6 +162,7 @@ TASKS = {
             ),
             METRICS['mmseg'],
             'mIoU',
+            stage_times(10, 300, 200, 340, 10),
             {
                 'decode.loss_ce': 'task loss',
                 'distill.*loss*': 'distillation losses',
@@ -163,6 +177,22 @@ TASKS = {
 
 def say(text: str = '') -> None:
     print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, and minutes from there."""
+    if seconds < 120:
+        return f'{seconds:.0f} s'
+    return f'{int(seconds) // 60} min {int(seconds) % 60} s'
+
+
+@contextlib.contextmanager
+def stage(task: Task, name: str, title: str) -> Iterator[None]:
+    """Say what begins and how long it should take, then how long it did."""
+    start = time.perf_counter()
+    say(f'{title} (about {duration(task.seconds[name])})')
+    yield
+    say(f'  done in {duration(time.perf_counter() - start)}')
 
 
 def report_epochs(task: Task) -> Callable[[str], None]:
@@ -363,6 +393,32 @@ def table(task: Task, results: dict, costs: dict) -> str:
     )
 
 
+def draw_all(task: Task) -> tuple[dict[str, Path], dict]:
+    """Draw the pictures, by title, and count what each network costs."""
+    drawn = {
+        'training curves': task.work_dir / 'training_curves.png',
+        'feature maps': task.work_dir / 'denoising_panel.png',
+    }
+    plot_training_curves(
+        {title: task.work_dir / name for name, title in TITLES.items()},
+        drawn['training curves'],
+        task.curves,
+    )
+    # Building a model prints how every weight was initialised.
+    with (
+        (task.work_dir / 'pictures.log').open('w') as log,
+        contextlib.redirect_stdout(log),
+    ):
+        size = task.config(DISTILLED).model.input_size
+        costs = {name: get_costs(task.config(name), size) for name in TITLES}
+        samples = pictured_samples(task)
+        draw_panel(task, samples, drawn['feature maps'])
+        if task.visualizer is not None:
+            drawn['predictions'] = task.work_dir / 'predictions.png'
+            draw_predictions(task, samples, drawn['predictions'])
+    return drawn, costs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -383,33 +439,19 @@ def main() -> None:
     if args.force:
         shutil.rmtree(task.work_dir, ignore_errors=True)
 
-    say('digit scenes')
-    write_scenes(task)
+    start = time.perf_counter()
+    say(
+        f'Five stages, about {duration(sum(task.seconds.values()))} on 2 CPU '
+        'cores'
+    )
+    with stage(task, DATA, 'digit scenes'):
+        write_scenes(task)
     results = {}
     for name, title in TITLES.items():
-        say(f'{title}: {task.configs[name]}')
-        results[name] = train_and_test(task, name)
-    say('costs and pictures')
-    curves, panel, predictions = (
-        task.work_dir / f'{name}.png'
-        for name in ('training_curves', 'denoising_panel', 'predictions')
-    )
-    plot_training_curves(
-        {title: task.work_dir / name for name, title in TITLES.items()},
-        curves,
-        task.curves,
-    )
-    # Building a model prints how every weight was initialised.
-    with (
-        (task.work_dir / 'pictures.log').open('w') as log,
-        contextlib.redirect_stdout(log),
-    ):
-        size = task.config(DISTILLED).model.input_size
-        costs = {name: get_costs(task.config(name), size) for name in TITLES}
-        samples = pictured_samples(task)
-        draw_panel(task, samples, panel)
-        if task.visualizer is not None:
-            draw_predictions(task, samples, predictions)
+        with stage(task, name, f'{title}: {task.configs[name]}'):
+            results[name] = train_and_test(task, name)
+    with stage(task, PICTURES, 'costs and pictures'):
+        drawn, costs = draw_all(task)
     everything = {
         name: {
             'config': task.configs[name],
@@ -423,12 +465,11 @@ def main() -> None:
     say()
     say(table(task, results, costs))
     say()
-    say(f'  training curves    {curves}')
-    say(f'  feature maps       {panel}')
-    if task.visualizer is not None:
-        say(f'  predictions        {predictions}')
+    for title, path in drawn.items():
+        say(f'  {title:<18} {path}')
     say(f'  all numbers        {summary}')
     say(f'  checkpoints, logs  {task.work_dir}/{{{",".join(TITLES)}}}')
+    say(f'Total: {duration(time.perf_counter() - start)}')
 
 
 if __name__ == '__main__':
