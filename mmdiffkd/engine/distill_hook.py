@@ -132,8 +132,8 @@ class DistillHook(Hook):
         """
         _check_small_batches(runner)
         distiller = _distiller(runner)
-        for name, distillation in distiller.distill.items():
-            schedule = distillation.schedule
+        for name, entry in distiller.distill.items():
+            schedule = entry.schedule
             if (
                 schedule.by_epoch
                 and not schedule.constant
@@ -276,7 +276,7 @@ def _distiller(runner: Runner) -> torch.nn.Module:
 
 def _allocate(runner: Runner) -> None:
     distiller = _distiller(runner)
-    if not any(hasattr(m, 'allocate') for m in distiller.distill.modules()):
+    if not distiller.needs_allocation:
         return
     dataset = runner.train_dataloader.dataset
     inner = dataset
@@ -296,7 +296,7 @@ def _allocate(runner: Runner) -> None:
 
 def _prepare(runner: Runner) -> None:
     distiller = _distiller(runner)
-    if all(getattr(m, 'prepared', True) for m in distiller.distill.modules()):
+    if not distiller.needs_preparation:
         return
     # Every process passes over its share; a loss gathers what it needs.
     loader = runner.cfg.train_dataloader.copy()

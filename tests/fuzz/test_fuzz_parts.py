@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mmdiffkd.models.distillers import Schedule, Tap, Taps
-from mmdiffkd.models.distillers.distillation import check_entry, tokens_to_map
+from mmdiffkd.models.distillers import ScheduleSpec, Tap, Taps
+from mmdiffkd.models.distillers.layout import tokens_to_map
+from mmdiffkd.models.distillers.spec import read_entry
 
 PATHS = st.sampled_from(
     [
@@ -93,7 +94,7 @@ def test_taps_of_a_network(texts):
 )
 def test_schedule(settings, epoch, iteration):
     with works_or_says_why(5):
-        schedule = Schedule(**settings)
+        schedule = ScheduleSpec.read(settings, 'schedule')
         factor = schedule.factor(epoch, iteration)
         assert 0 <= factor <= 1
         assert factor == 1 or not schedule.constant
@@ -125,8 +126,8 @@ ENTRIES = st.one_of(
 )
 def test_entry(name, entry):
     with works_or_says_why(5):
-        for taps in check_entry(name, entry):
-            assert taps
+        spec = read_entry(name, entry)
+        assert spec.student_at and spec.teacher_at and spec.loss
 
 
 @given(

@@ -1,15 +1,18 @@
 """The distiller: the only place that knows OpenMMLab models."""
 
-from .distillation import Distillation, Schedule
 from .distiller import Distiller
+from .entry import Entry
+from .spec import EntrySpec, ScheduleSpec, TeacherSpec
 from .taps import Tap, Taps
 from .teacher import FrozenTeacher
 
 __all__ = [
-    'Distillation',
     'Distiller',
+    'Entry',
+    'EntrySpec',
     'FrozenTeacher',
-    'Schedule',
+    'ScheduleSpec',
     'Tap',
     'Taps',
+    'TeacherSpec',
 ]

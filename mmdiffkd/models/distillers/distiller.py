@@ -15,15 +15,16 @@ from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
-from .distillation import Distillation, check_entry
-from .dry_run import dry_run, forward_to_taps
+from .build import build_entry
+from .context import batch_supply, examples, roi_labels
+from .entry import Entry
+from .layout import laid_out
+from .probe import dry_run, forward_to_taps, shapes_behind_necks
 from .rois import Sampled, SampledBoxes, pair_box_heads
-from .supply import roi_labels, stand_ins, supply_from
+from .spec import read_entry
+from .state_dict import name_as_plain_student
 from .taps import Taps
 from .teacher import FrozenTeacher
-
-STUDENT_PREFIX = 'student.'
-_OWN = ('student', 'distill')
 
 
 @MODELS.register_module()
@@ -51,12 +52,9 @@ class Distiller(BaseModel):
 
     Args:
         student (dict or nn.Module): The student's model configuration.
-        teacher (dict): Arguments of :class:`FrozenTeacher`.
-        distill (dict): The entries by name, each a dict of ``at`` (or
-            ``student_at`` and ``teacher_at``), ``loss``, and optionally
-            ``neck``, ``weight``, ``schedule``, ``shared``,
-            ``teacher_head``; see :class:`Distillation`. A list of taps gives
-            the levels in that order. An entry of None is left out.
+        teacher (dict): The keys of :class:`~.spec.TeacherSpec`.
+        distill (dict): The entries by name, each a dict with the keys of
+            :class:`~.spec.EntrySpec`. An entry of None is left out.
         data_preprocessor (dict, optional): The student's, where a recipe
             keeps it at the top level of its config. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
@@ -100,10 +98,7 @@ class Distiller(BaseModel):
         self._progress_is_known = False
         self._seed: int | None = None
         self._rank = get_rank()
-        self._register_state_dict_hook(_drop_student_prefix)
-        self._register_load_state_dict_pre_hook(
-            _restore_student_prefix, with_module=True
-        )
+        name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
 
@@ -133,19 +128,22 @@ class Distiller(BaseModel):
                 f'`teacher` is {teacher!r}. Write dict(config=..., '
                 'checkpoint=...).'
             )
-        entries = {n: e for n, e in distill.items() if e is not None}
-        at = {name: check_entry(name, e) for name, e in entries.items()}
+        specs = {
+            name: read_entry(name, entry)
+            for name, entry in distill.items()
+            if entry is not None
+        }
         self._size = size = self._input_size(input_size)
         self.teacher = FrozenTeacher(**teacher)
         self.teacher.match_input(self.student.data_preprocessor)
         self.teacher.find_heir(self.student)
         student_taps = dict.fromkeys(
-            tap for student, _ in at.values() for tap in student
+            tap for spec in specs.values() for tap in spec.student_at
         )
         teacher_taps = dict.fromkeys(
             tap
-            for name, (_, teacher) in at.items()
-            for tap in (*teacher, entries[name].get('teacher_head'))
+            for spec in specs.values()
+            for tap in (*spec.teacher_at, spec.teacher_head)
             if tap is not None
         )
         self.student_taps = Taps(self.student, student_taps, 'student')
@@ -156,26 +154,18 @@ class Distiller(BaseModel):
         self._logits_shapes = {t: s[0] for t, s in teacher_shapes.items()}
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
-        for name, entry in entries.items():
-            student_at, teacher_at = at[name]
-            settings = {
-                key: value
-                for key, value in entry.items()
-                if key not in ('at', 'student_at', 'teacher_at')
-            }
-            self.distill[name] = Distillation(
+        for name, spec in specs.items():
+            self.distill[name] = build_entry(
                 name,
-                student_at,
-                teacher_at,
-                [s for tap in student_at for s in student_shapes[tap]],
-                [s for tap in teacher_at for s in teacher_shapes[tap]],
+                spec,
+                _levels(student_shapes, spec.student_at),
+                _levels(teacher_shapes, spec.teacher_at),
                 size,
-                **settings,
-                stand_ins=self._stand_ins(entry.get('teacher_head'), 2),
+                self._examples(spec.teacher_head, 2),
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
-        pairs = {name: d.box_heads for name, d in self.distill.items()}
+        pairs = {name: e.box_heads for name, e in self.distill.items()}
         self._boxes_of = pair_box_heads(pairs)
         self._sampled_boxes = SampledBoxes(
             self.student, self._boxes_of.values()
@@ -216,8 +206,8 @@ class Distiller(BaseModel):
         with isolated_randomness():
             self.teacher.init_weights()
             self.teacher.hand_down(self.student)
-            for module in self.distill.values():
-                module.init_weights()
+            for entry in self.distill.values():
+                entry.init_weights()
 
     def forward(
         self,
@@ -257,8 +247,8 @@ class Distiller(BaseModel):
         """
         self._check_schedules()
         seed = self._next_seed()
-        active = [d for d in self.distill.values() if d.active]
-        taps = dict.fromkeys(tap for d in active for tap in d.student_at)
+        active = [e for e in self.distill.values() if e.active]
+        taps = dict.fromkeys(tap for e in active for tap in e.student_at)
         with (
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
@@ -266,28 +256,28 @@ class Distiller(BaseModel):
             losses = dict(self.student(inputs, data_samples, mode='loss'))
         # A cascade without boxes leaves out its later stages.
         active = [
-            d
-            for d in active
-            if d.box_heads is None or d.box_heads[0] in sampled
+            e
+            for e in active
+            if e.box_heads is None or e.box_heads[0] in sampled
         ]
-        students = {d.name: self._student_tensors(d) for d in active}
+        students = {e.name: self._student_tensors(e) for e in active}
         self.student_taps.clear()
         teachers = self._teacher_tensors(inputs, active, sampled)
-        supply = supply_from(inputs, data_samples)
+        supply = batch_supply(inputs, data_samples)
         self.metrics = {}
-        for name, distillation in self.distill.items():
+        for name, entry in self.distill.items():
             if name in students:
-                terms, metrics = distillation(
+                terms, metrics = entry(
                     students[name],
-                    _levels(teachers, distillation.teacher_at),
+                    _levels(teachers, entry.teacher_at),
                     inputs.shape[-2:],
                     supply
-                    | self._head_of_teacher(distillation, teachers)
-                    | _labels_of_boxes(distillation, sampled),
+                    | self._head_of_teacher(entry, teachers)
+                    | _labels_of_boxes(entry, sampled),
                     seed,
                 )
             else:
-                terms, metrics = distillation.idle(), {}
+                terms, metrics = entry.idle(), {}
             for key, value in terms.items():
                 losses[f'{DISTILL_PREFIX}{name}.{key}'] = value
             for key, value in metrics.items():
@@ -297,14 +287,14 @@ class Distiller(BaseModel):
     def _teacher_tensors(
         self,
         inputs: Tensor,
-        distillations: list[Distillation],
+        entries: list[Entry],
         sampled: Mapping[str, Sampled],
     ) -> dict[str, list[Tensor]]:
         """What the teacher's taps of some entries yield, by tap."""
         taps = dict.fromkeys(
             tap
-            for d in distillations
-            for tap in (*d.teacher_at, d.teacher_head)
+            for entry in entries
+            for tap in (*entry.teacher_at, entry.teacher_head)
             if tap is not None
         )
         boxes = {
@@ -315,25 +305,25 @@ class Distiller(BaseModel):
         return self.teacher(inputs, list(taps), boxes) if taps else {}
 
     def _head_of_teacher(
-        self, distillation: Distillation, teachers: dict[str, list[Tensor]]
+        self, entry: Entry, teachers: dict[str, list[Tensor]]
     ) -> dict[str, Callable[[], object]]:
-        path = distillation.teacher_head
+        path = entry.teacher_head
         return {
             'teacher_head': lambda: self.teacher.network.get_submodule(path),
             'teacher_logits': lambda: teachers[path][0],
         }
 
-    def _student_tensors(self, distillation: Distillation) -> list[Tensor]:
+    def _student_tensors(self, entry: Entry) -> list[Tensor]:
         tensors = [
             tensor
-            for tap in distillation.student_at
+            for tap in entry.student_at
             for tensor in self.student_taps.read(tap)
         ]
         for tensor in tensors:
             if torch.is_grad_enabled() and not tensor.requires_grad:
                 raise ValueError(
-                    f'`distill.{distillation.name}`: what '
-                    f'{distillation.student_at} returns has no gradient, '
+                    f'`distill.{entry.name}`: what '
+                    f'{entry.student_at} returns has no gradient, '
                     'so that distillation would not train the student. Tap '
                     'a module behind the frozen stages; under activation '
                     'checkpointing (`with_cp=True`) tap a whole block, for '
@@ -371,8 +361,8 @@ class Distiller(BaseModel):
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:
             return
-        for name, distillation in self.distill.items():
-            if not distillation.schedule.constant:
+        for name, entry in self.distill.items():
+            if not entry.schedule.constant:
                 raise ValueError(
                     f'`distill.{name}.schedule` is set, but nothing tells '
                     'the distiller how far training is. Add default_hooks='
@@ -383,14 +373,14 @@ class Distiller(BaseModel):
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring scheduled weights up to date, both counted from 0."""
         self._progress_is_known = True
-        for distillation in self.distill.values():
-            distillation.set_progress(epoch, iteration)
+        for entry in self.distill.values():
+            entry.set_progress(epoch, iteration)
 
-    def _stand_ins(self, head: str | None, batch_size: int) -> dict:
+    def _examples(self, head: str | None, batch_size: int) -> dict:
         if head is None:
-            return stand_ins(batch_size, self._size)
+            return examples(batch_size, self._size)
         module = self.teacher.network.get_submodule(head)
-        return stand_ins(
+        return examples(
             batch_size, self._size, module, self._logits_shapes[head]
         )
 
@@ -405,11 +395,25 @@ class Distiller(BaseModel):
         Raises:
             ValueError: If a neck does not take its tensors.
         """
-        for name, distillation in self.distill.items():
-            if entry not in (None, name):
-                continue
-            supply = self._stand_ins(distillation.teacher_head, batch_size)
-            distillation.check_batch(batch_size, supply)
+        for name, each in self.distill.items():
+            if entry in (None, name):
+                shapes_behind_necks(
+                    name,
+                    each.spec,
+                    each.necks,
+                    each.shapes,
+                    batch_size,
+                    self._examples(each.teacher_head, batch_size),
+                )
+
+    @property
+    def needs_allocation(self) -> bool:
+        """Whether a neck or a loss has to know how long the data is."""
+        return any(
+            part.offers('allocate')
+            for entry in self.distill.values()
+            for part in entry.parts
+        )
 
     def allocate(self, dataset_length: int, labels: Tensor | None) -> None:
         """Tell the necks and losses that ask for it how long the data is.
@@ -420,9 +424,18 @@ class Distiller(BaseModel):
                 (dataset_length,), where the data set knows them.
         """
         with isolated_randomness():
-            for module in self.distill.modules():
-                if hasattr(module, 'allocate'):
-                    module.allocate(dataset_length, labels)
+            for entry in self.distill.values():
+                for part in entry.parts:
+                    part.allocate(dataset_length, labels)
+
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether a loss asks for a pass over the training data."""
+        return not all(
+            loss.prepared
+            for entry in self.distill.values()
+            for loss in entry.losses
+        )
 
     def prepare(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Show the teacher's tensors to the losses that ask for a pass.
@@ -431,53 +444,49 @@ class Distiller(BaseModel):
             batches (Callable): Gives the training set's inputs, batch by
                 batch, normalised, each time it is called.
         """
-        for name, distillation in self.distill.items():
-            for level, loss in enumerate(distillation.losses):
-                if getattr(loss, 'prepared', True):
+        for name, entry in self.distill.items():
+            for level, loss in enumerate(entry.losses):
+                if loss.prepared:
                     continue
-                if distillation.box_heads is not None:
+                kind = type(loss).__name__
+                if entry.box_heads is not None:
                     raise ValueError(
-                        f'`distill.{name}.loss`: {type(loss).__name__} asks '
-                        'for a pass of the teacher over the training data, '
-                        'in which no student samples boxes for the taps in '
-                        'the RoI head. Choose an option of the loss that '
-                        'needs no pass.'
+                        f'`distill.{name}.loss`: {kind} asks for a pass of '
+                        'the teacher over the training data, in which no '
+                        'student samples boxes for the taps in the RoI head. '
+                        'Choose an option of the loss that needs no pass.'
                     )
-                if level >= len(distillation.shapes) or any(
-                    getattr(neck, 'to_classes', False)
-                    for neck in distillation.necks
+                if level >= len(entry.shapes) or any(
+                    neck.to_classes for neck in entry.necks
                 ):
                     raise ValueError(
-                        f'`distill.{name}.loss`: {type(loss).__name__} asks '
-                        'for a pass over the training data, but its neck '
-                        'hands on what no tap yields. Choose an option of '
-                        'the loss that needs no pass.'
+                        f'`distill.{name}.loss`: {kind} asks for a pass over '
+                        'the training data, but its neck hands on what no '
+                        'tap yields. Choose an option of the loss that needs '
+                        'no pass.'
                     )
                 print_log(
                     f'distill.{name}: one pass of the teacher over the '
-                    f'training data, for {type(loss).__name__}',
+                    f'training data, for {kind}',
                     'current',
                 )
-                loss.prepare(self._pass(distillation, level, batches()))
+                loss.prepare(self._pass(entry, level, batches()))
 
     def _pass(
-        self,
-        distillation: Distillation,
-        level: int,
-        batches: Iterable[Tensor],
+        self, entry: Entry, level: int, batches: Iterable[Tensor]
     ) -> Iterator[Tensor]:
         for inputs in batches:
-            tensors = self._teacher_tensors(inputs, [distillation], {})
-            tensor = _levels(tensors, distillation.teacher_at)[level]
-            yield distillation.align(tensor, tensor, inputs.shape[-2:])[1]
+            tensors = self._teacher_tensors(inputs, [entry], {})
+            tensor = _levels(tensors, entry.teacher_at)[level]
+            yield laid_out(tensor, tensor, inputs.shape[-2:], False)[1]
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Parameters of the entries whose weight is 0 now."""
         return [
             parameter
-            for distillation in self.distill.values()
-            if not distillation.active
-            for parameter in distillation.parameters()
+            for entry in self.distill.values()
+            if not entry.active
+            for parameter in entry.parameters()
         ]
 
     @torch.no_grad()
@@ -494,32 +503,25 @@ class Distiller(BaseModel):
             of (caption, map) pairs from the student's latent to the
             teacher's.
         """
-        shown = {
-            name: d
-            for name, d in self.distill.items()
-            if d.necks
-            and d.box_heads is None
-            and all(hasattr(neck, 'trajectory') for neck in d.necks)
-            and len(d.shapes[0][1]) == 4
-        }
+        shown = {n: e for n, e in self.distill.items() if e.drawn}
         seed = self._seed or 0, self._rank, self._step
         was_training = self.training
         self.eval()
         try:
-            taps = {tap for d in shown.values() for tap in d.student_at}
+            taps = {tap for e in shown.values() for tap in e.student_at}
             heads = {h for tap, h in self._heads.items() if tap in taps}
             with isolated_randomness(), self.student_taps.record(taps):
                 forward_to_taps(self.student, inputs, sorted(heads), {})
             students = {tap: self.student_taps.read(tap) for tap in taps}
             teachers = self._teacher_tensors(inputs, list(shown.values()), {})
             return {
-                name: d.trajectories(
-                    _levels(students, d.student_at),
-                    _levels(teachers, d.teacher_at),
+                name: e.trajectories(
+                    _levels(students, e.student_at),
+                    _levels(teachers, e.teacher_at),
                     inputs.shape[-2:],
                     seed,
                 )
-                for name, d in shown.items()
+                for name, e in shown.items()
             }
         finally:
             self.student_taps.clear()
@@ -539,76 +541,18 @@ class Distiller(BaseModel):
             return getattr(student, name)
 
 
-def _levels(
-    tensors: Mapping[str, list[Tensor]], taps: Sequence[str]
-) -> list[Tensor]:
-    """The tensors of several taps in a row."""
-    return [tensor for tap in taps for tensor in tensors[tap]]
+def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:
+    """What several taps yield, in a row."""
+    return [tensor for tap in taps for tensor in by_tap[tap]]
 
 
 def _labels_of_boxes(
-    distillation: Distillation, sampled: Mapping[str, Sampled]
+    entry: Entry, sampled: Mapping[str, Sampled]
 ) -> dict[str, Callable[[], Tensor]]:
-    if distillation.box_heads is None:
+    if entry.box_heads is None:
         return {}
-    own = sampled[distillation.box_heads[0]]
+    own = sampled[entry.box_heads[0]]
     return {'roi_labels': lambda: roi_labels(own)}
-
-
-def _renamed(mapping: dict, rename) -> None:
-    """Rename keys in place, keeping their order."""
-    items = [(rename(key), value) for key, value in mapping.items()]
-    mapping.clear()
-    mapping.update(items)
-
-
-def _drop_student_prefix(
-    distiller: Distiller, state: dict, prefix: str, metadata: dict
-) -> None:
-    """State-dict hook: the student's weights get their plain names."""
-    long = prefix + STUDENT_PREFIX
-
-    def shorten(key: str) -> str:
-        return prefix + key[len(long) :] if key.startswith(long) else key
-
-    _renamed(state, shorten)
-    if getattr(state, '_metadata', None) is not None:
-        own = prefix[:-1]
-        student = long[:-1]
-        _renamed(
-            state._metadata,
-            lambda key: own if key == student else shorten(key),
-        )
-
-
-def _restore_student_prefix(
-    distiller: Distiller, state: dict, prefix: str, metadata: dict, *rest
-) -> None:
-    """Load pre-hook: plain names are the student's.
-
-    A checkpoint without any ``distill.*``, a plain model's, leaves the necks
-    as they are.
-    """
-    ours = prefix + DISTILL_PREFIX
-
-    def lengthen(key: str) -> str:
-        if not key.startswith(prefix) or key.startswith(ours):
-            return key
-        return prefix + STUDENT_PREFIX + key[len(prefix) :]
-
-    _renamed(state, lengthen)
-    if getattr(state, '_metadata', None) is not None:
-        # Added, not renamed: the dictionary is the caller's own.
-        versions = state._metadata
-        for key, value in list(versions.items()):
-            root = key.removeprefix(prefix).partition('.')[0]
-            if key.startswith(prefix) and root not in ('', *_OWN):
-                versions[lengthen(key)] = value
-        student = prefix + STUDENT_PREFIX[:-1]
-        versions[student] = versions.get(prefix[:-1], {})
-    if not any(key.startswith(ours) for key in state):
-        for key, value in distiller.distill.state_dict().items():
-            state[ours + key] = value
 
 
 def _restore_step(distiller: Distiller, incompatible) -> None:

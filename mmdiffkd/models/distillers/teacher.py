@@ -1,7 +1,8 @@
 """The teacher, frozen and kept out of everything that is trained or saved."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -16,29 +17,18 @@ from mmdiffkd.utils import (
     plain_state_dict,
     read_checkpoint,
 )
-from mmdiffkd.utils.naming import did_you_mean
 
-from .dry_run import dry_run, forward_to_taps
 from .folding import fold_batch_norms
 from .inheritance import Legacy, find_legacy, inherit
+from .probe import dry_run, forward_to_taps
 from .rois import box_head_of, whole_images
+from .spec import TeacherSpec
 from .taps import Taps
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
 TOLERANCE = 1e-4
 #: And the same where it runs, in its number format, which may be TF32.
 COARSE_TOLERANCE = 0.5
-_KEYS = (
-    'config',
-    'checkpoint',
-    'strict',
-    'trusted',
-    'inherit',
-    'fold_batch_norm',
-    'channels_last',
-    'dtype',
-    'compile',
-)
 _DTYPES = {
     None: None,
     'bfloat16': torch.bfloat16,
@@ -79,90 +69,37 @@ class FrozenTeacher(nn.Module):
     needs, the last two apply to distillation alone, not to an evaluation.
 
     Args:
-        config (str, Path, dict or Config): The teacher's whole config: a
-            path, a ``package::name``, or the config itself.
-        checkpoint (str, Path or None): Its weights, a file or an https URL:
-            a plain model's, an MMEngine run's, or a distiller's checkpoint.
-            None means a random teacher, on purpose; it has to be said.
-        strict (bool): Refuse missing and unexpected keys. Defaults to True.
-        trusted (bool): Unpickle anything in the checkpoint, which runs code
-            from it. Defaults to False.
-        inherit (Sequence[str]): Paths of modules, ``('neck', 'bbox_head')``
-            say, below which the student begins with the teacher's values
-            where names and shapes agree; see :meth:`hand_down`. Defaults to
-            (), none.
-        fold_batch_norm (bool): Fold batch norms into the convolutions before
-            them, see :func:`~mmdiffkd.models.distillers.folding.find_pairs`;
-            never one with a tap on it. Defaults to False.
-        channels_last (bool): Keep the channels of an image's position side
-            by side in memory, which convolutions prefer. Tapped maps have
-            this layout too. Defaults to False.
-        dtype (str, optional): ``'bfloat16'`` or ``'float16'``: run under
-            autocast to this type, whatever the student runs in. Tapped
-            tensors are handed on in the input's type. Defaults to None: as
-            the student.
-        compile (bool): Compile the forward pass by ``torch.compile``.
-            Defaults to False.
+        config (str, Path, dict or Config): The teacher's whole config.
+        checkpoint (str, Path or None): Its weights; None for random ones.
+        **keys: The other keys of :class:`~.spec.TeacherSpec`.
 
     Raises:
-        ValueError: If ``config`` or ``checkpoint`` is not given, or a value
-            is not one of those above.
+        ValueError: If a key is missing, unknown or wrong.
     """
 
     def __init__(
         self,
-        config: str | dict | Config = None,
-        checkpoint: str | None = _MISSING,
-        strict: bool = True,
-        trusted: bool = False,
-        inherit: Sequence[str] = (),
-        fold_batch_norm: bool = False,
-        channels_last: bool = False,
-        dtype: str | None = None,
-        compile: bool = False,
-        **unknown,
+        config: str | Path | dict | Config = None,
+        checkpoint: str | Path | None = _MISSING,
+        **keys,
     ) -> None:
         super().__init__()
-        for key in unknown:
-            raise ValueError(
-                f'`teacher` has no key {key!r}. ' + did_you_mean(key, _KEYS)
-            )
-        if config is None:
-            raise ValueError(
-                '`teacher` has no `config`. Add teacher=dict(config=...), a '
-                "path, a 'package::name' or the config itself."
-            )
-        if checkpoint is _MISSING:
-            raise ValueError(
-                '`teacher` has no `checkpoint`. Add teacher=dict('
-                'checkpoint=...), a file or an https URL; None for a random '
-                'teacher, if that is what you want.'
-            )
-        for key, value in (
-            ('fold_batch_norm', fold_batch_norm),
-            ('channels_last', channels_last),
-            ('compile', compile),
-        ):
-            if not isinstance(value, bool):
-                raise ValueError(
-                    f'`teacher.{key}` is {value!r}. Use True or False.'
-                )
-        if dtype not in tuple(_DTYPES):
-            raise ValueError(
-                f"`teacher.dtype` is {dtype!r}. Use 'bfloat16', 'float16', "
-                "or None for the student's."
-            )
-        self.checkpoint = checkpoint
-        self.strict = strict
-        self.trusted = trusted
-        self.inherit = inherit
-        self.fold_batch_norm = fold_batch_norm
-        self.channels_last = channels_last
-        self.dtype = _DTYPES[dtype]
+        if config is not None:
+            keys['config'] = config
+        if checkpoint is not _MISSING:
+            keys['checkpoint'] = checkpoint
+        spec = TeacherSpec.read(keys, 'teacher')
+        self.checkpoint = spec.checkpoint
+        self.strict = spec.strict
+        self.trusted = spec.trusted
+        self.inherit = spec.inherit
+        self.fold_batch_norm = spec.fold_batch_norm
+        self.channels_last = spec.channels_last
+        self.dtype = _DTYPES[spec.dtype]
         self._forward_to_taps = forward_to_taps
-        if compile:
+        if spec.compile:
             self._forward_to_taps = torch.compile(forward_to_taps)
-        config = load_config(config)
+        config = load_config(spec.config)
         if 'model' not in config:
             raise ValueError(
                 '`teacher.config` is no whole config: it has no key `model`. '

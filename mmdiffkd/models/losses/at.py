@@ -1,15 +1,16 @@
 """Attention transfer."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_maps, comparable, unit
+from .base import DistillLoss
+from .operands import unit
 
 
 @MODELS.register_module()
-class ATLoss(nn.Module):
+class ATLoss(DistillLoss):
     """Mean squared difference of the two attention maps.
 
     A sample's attention map is the mean over channels of the squared
@@ -30,11 +31,7 @@ class ATLoss(nn.Module):
     any_channels = True
     feature = 'map'
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two maps.
 
         Args:
@@ -42,13 +39,11 @@ class ATLoss(nn.Module):
             preds_T (Tensor): The teacher's, the same but for C.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If batch size, height or width differ, or they are
-                not maps.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T, any_channels=True)
-        check_maps(self, preds_S)
-        maps = (unit(x.square().mean(1).flatten(1)) for x in preds)
-        return self.loss_weight * F.mse_loss(*maps)
+        return F.mse_loss(*map(_attention, (preds_S, preds_T)))
+
+
+def _attention(feature: Tensor) -> Tensor:
+    """The attention map, (B, H * W), of length 1."""
+    return unit(feature.square().mean(1).flatten(1))

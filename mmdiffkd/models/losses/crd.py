@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 
+from .base import DistillLoss
 from .operands import check_channels, unit
 
 
@@ -35,7 +36,7 @@ def contrast_loss(scores: Tensor, num_data: int, eps: float = 1e-7) -> Tensor:
 
 
 @MODELS.register_module()
-class CRDLoss(nn.Module):
+class CRDLoss(DistillLoss):
     """Recognise the teacher's view of a sample among those of others.
 
     Student and teacher are embedded by a linear layer each, both trained, and
@@ -114,7 +115,7 @@ class CRDLoss(nn.Module):
         seed: int = 0,
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if temperature <= 0:
             raise ValueError(f'temperature={temperature} must be above 0')
         if neg_num < 1:
@@ -129,7 +130,6 @@ class CRDLoss(nn.Module):
         self.momentum = momentum
         self.eps = eps
         self.seed = seed
-        self.loss_weight = loss_weight
         self.student_embedding = nn.Linear(student_channels, dim_out)
         self.teacher_embedding = nn.Linear(teacher_channels, dim_out)
         # Z of the student's and of the teacher's scores; 0 is not known yet.
@@ -246,7 +246,7 @@ class CRDLoss(nn.Module):
         # Step over the sample's own class.
         return self.by_class[position + size * (position >= start)]
 
-    def forward(
+    def distance(
         self,
         preds_S: Tensor,
         preds_T: Tensor,
@@ -268,7 +268,7 @@ class CRDLoss(nn.Module):
                 drawn from PyTorch's default generator.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
+            Tensor: A scalar, without ``loss_weight``.
 
         Raises:
             RuntimeError: If there are no banks.
@@ -299,7 +299,7 @@ class CRDLoss(nn.Module):
             ]
         if self.training:
             self._remember(student.detach(), teacher.detach(), sample_idx)
-        return self.loss_weight * sum(losses)
+        return sum(losses)
 
     def _scores(
         self, embedded: Tensor, bank: Tensor, chosen: Tensor
@@ -336,11 +336,6 @@ class CRDLoss(nn.Module):
 
 
 def _embed(side: str, layer: nn.Linear, vectors: Tensor) -> Tensor:
-    if vectors.dim() != 2:
-        raise ValueError(
-            f'the {side} tensor has the shape {tuple(vectors.shape)}, but '
-            'CRDLoss takes vectors (B, C): tap the pooled feature'
-        )
     check_channels(vectors, **{f'{side}_channels': layer.in_features})
     embedded = layer(vectors.to(layer.weight.dtype))
     dtype = torch.promote_types(embedded.dtype, torch.float32)

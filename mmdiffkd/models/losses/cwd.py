@@ -1,15 +1,15 @@
 """Channel-wise distillation."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_maps, comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class ChannelWiseDivergence(nn.Module):
+class ChannelWiseDivergence(DistillLoss):
     """``tau^2 * KL(teacher || student)`` over positions.
 
     Each channel of each sample, softened by tau and passed through a softmax
@@ -35,13 +35,12 @@ class ChannelWiseDivergence(nn.Module):
     feature = 'map'
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if tau <= 0:
             raise ValueError(f'tau={tau} must be above 0')
         self.tau = tau
-        self.loss_weight = loss_weight
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two maps.
 
         Args:
@@ -49,18 +48,13 @@ class ChannelWiseDivergence(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ, or they are not maps.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T)
-        check_maps(self, preds_S)
         student, teacher = (
             F.log_softmax(x.flatten(0, 1).flatten(1) / self.tau, dim=1)
-            for x in preds
+            for x in (preds_S, preds_T)
         )
         loss = F.kl_div(
             student, teacher, reduction='batchmean', log_target=True
         )
-        return self.loss_weight * self.tau**2 * loss
+        return self.tau**2 * loss

@@ -1,14 +1,15 @@
 """Alignment of directions."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable, unit
+from .base import DistillLoss
+from .operands import unit
 
 
 @MODELS.register_module()
-class DirectionAlignmentLoss(nn.Module):
+class DirectionAlignmentLoss(DistillLoss):
     """1 minus the cosine between student and teacher, averaged over samples.
 
     Each position of a map is a sample. A vector without length, which a
@@ -23,11 +24,7 @@ class DirectionAlignmentLoss(nn.Module):
     Ensemble" (2022), the modified direction alignment loss.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of one shape.
 
         Args:
@@ -35,11 +32,7 @@ class DirectionAlignmentLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T)
-        student, teacher = (unit(x) for x in preds)
-        return self.loss_weight * (1 - (student * teacher).sum(1)).mean()
+        cosine = (unit(preds_S) * unit(preds_T)).sum(1)
+        return (1 - cosine).mean()

@@ -1,15 +1,15 @@
 """Correlation of predictions, between classes and within them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class DISTLoss(nn.Module):
+class DISTLoss(DistillLoss):
     """``tau^2 * (inter_loss_weight * inter + intra_loss_weight * intra)``.
 
     Of the softened probabilities, a table of samples times classes, inter is
@@ -53,16 +53,15 @@ class DISTLoss(nn.Module):
         loss_weight: float = 1.0,
         teacher_detach: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if tau <= 0:
             raise ValueError(f'tau={tau} must be above 0')
         self.inter_loss_weight = inter_loss_weight
         self.intra_loss_weight = intra_loss_weight
         self.tau = tau
-        self.loss_weight = loss_weight
         self.teacher_detach = teacher_detach
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of logits.
 
         Args:
@@ -70,21 +69,18 @@ class DISTLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
         if self.teacher_detach:
             preds_T = preds_T.detach()
         student, teacher = (
             (x / self.tau).softmax(dim=1).movedim(1, -1).flatten(0, -2)
-            for x in comparable(preds_S, preds_T)
+            for x in (preds_S, preds_T)
         )
         inter = 1 - _correlation(student, teacher, dim=1).mean()
         intra = 1 - _correlation(student, teacher, dim=0).mean()
         loss = self.inter_loss_weight * inter + self.intra_loss_weight * intra
-        return self.loss_weight * self.tau**2 * loss
+        return self.tau**2 * loss
 
 
 def _correlation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:

@@ -1,16 +1,16 @@
 """Knowledge distillation, decoupled into target and other classes."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class DKDLoss(nn.Module):
+class DKDLoss(DistillLoss):
     """``tau^2 * (alpha * TCKD + beta * NCKD)``.
 
     TCKD is the divergence KL(teacher || student) of how probable the true
@@ -52,7 +52,7 @@ class DKDLoss(nn.Module):
         reduction: str = 'batchmean',
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if tau <= 0:
             raise ValueError(f'tau={tau} must be above 0')
         if reduction not in ('batchmean', 'sum'):
@@ -66,9 +66,8 @@ class DKDLoss(nn.Module):
         self.alpha = alpha
         self.beta = beta
         self.reduction = reduction
-        self.loss_weight = loss_weight
 
-    def forward(
+    def distance(
         self, preds_S: Tensor, preds_T: Tensor, gt_labels: Tensor
     ) -> Tensor:
         """Compare two tensors of logits.
@@ -79,17 +78,15 @@ class DKDLoss(nn.Module):
             gt_labels (Tensor): The true classes, integers (B,).
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
+            Tensor: A scalar, without ``loss_weight``.
 
         Raises:
             ValueError: If the shapes differ or are not as above.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
-        if preds_S.dim() != 2 or preds_S.shape[1] < 2:
+        if preds_S.shape[1] < 2:
             raise ValueError(
-                'DKDLoss compares logits (B, C) of two classes or more, with '
-                'one true class a sample, not tensors of shape '
-                f'{tuple(preds_S.shape)}: take KLDivergence for maps'
+                'DKDLoss compares logits (B, C) of two classes or more, not '
+                f'tensors of shape {tuple(preds_S.shape)}: take another loss'
             )
         target = gt_labels.reshape(-1, 1)
         pairs = zip(
@@ -102,7 +99,7 @@ class DKDLoss(nn.Module):
         loss = self.tau**2 * (self.alpha * tckd + self.beta * nckd)
         if self.reduction == 'batchmean':
             loss = loss / len(preds_S)
-        return self.loss_weight * loss
+        return loss
 
     def _decouple(
         self, logits: Tensor, target: Tensor

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_channels, check_maps, comparable
+from .base import DistillLoss
+from .operands import check_channels
 
 # A coordinate that no map has, of boxes that are not there.
 _NOWHERE = -1e6
@@ -105,7 +106,7 @@ class GlobalContext(nn.Module):
 
 
 @MODELS.register_module()
-class FGDLoss(nn.Module):
+class FGDLoss(DistillLoss):
     """Compare maps where objects are, where none are, and in their context.
 
     Four terms, see :meth:`terms`: the foreground's and the background's
@@ -159,7 +160,7 @@ class FGDLoss(nn.Module):
         scale_by: str = 'batch_input_shape',
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if temp <= 0:
             raise ValueError(f'temp={temp} must be above 0')
         if scale_by not in ('batch_input_shape', 'img_shape'):
@@ -176,12 +177,11 @@ class FGDLoss(nn.Module):
             'rela': lambda_fgd,
         }
         self.scale_by = scale_by
-        self.loss_weight = loss_weight
         self.supplied = 'gt_bboxes', scale_by
         self.student_context = GlobalContext(teacher_channels)
         self.teacher_context = GlobalContext(teacher_channels)
 
-    def forward(
+    def distance(
         self,
         preds_S: Tensor,
         preds_T: Tensor,
@@ -204,7 +204,7 @@ class FGDLoss(nn.Module):
                 Defaults to None.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
+            Tensor: A scalar, without ``loss_weight``.
 
         Raises:
             ValueError: If the shapes differ, are not maps, have other
@@ -219,8 +219,7 @@ class FGDLoss(nn.Module):
                 f'scale_by={self.scale_by!r} needs {self.scale_by}'
             )
         terms = self.terms(preds_S, preds_T, gt_bboxes, sizes)
-        total = sum(self.weights[name] * term for name, term in terms.items())
-        return self.loss_weight * total
+        return sum(self.weights[name] * term for name, term in terms.items())
 
     def terms(
         self,
@@ -232,7 +231,7 @@ class FGDLoss(nn.Module):
         """The terms without their weights.
 
         Args:
-            preds_S (Tensor): As in :meth:`forward`.
+            preds_S (Tensor): As in :meth:`distance`.
             preds_T (Tensor): Likewise.
             gt_bboxes (Sequence[Tensor]): Likewise.
             sizes (Sequence[tuple[int, int]]): B pairs, the height and width
@@ -243,8 +242,6 @@ class FGDLoss(nn.Module):
             background; ``mask``, the attentions; ``rela``, the global
             relation.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
-        check_maps(self, preds_T)
         check_channels(preds_T, teacher_channels=self.teacher_channels)
         with torch.autocast(preds_S.device.type, enabled=False):
             boxes = [box.to(preds_T.dtype) for box in gt_bboxes]

@@ -1,15 +1,15 @@
 """Hierarchical context loss."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class HCLLoss(nn.Module):
+class HCLLoss(DistillLoss):
     """Mean squared error of maps at several sizes.
 
     Of the maps as they are, with weight 1, and of what average pooling to
@@ -33,11 +33,7 @@ class HCLLoss(nn.Module):
     the hierarchical context loss, in its released code's form.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two maps, or two vectors.
 
         Args:
@@ -45,12 +41,8 @@ class HCLLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
         difference = preds_S - preds_T
         side = min(difference.shape[2:], default=1)
         loss, weight, total = difference.square().mean(), 1.0, 1.0
@@ -61,4 +53,4 @@ class HCLLoss(nn.Module):
                 pooled = F.adaptive_avg_pool2d(difference, size)
                 loss = loss + weight * pooled.square().mean()
                 total += weight
-        return self.loss_weight * loss / total
+        return loss / total

@@ -1,15 +1,15 @@
 """Kullback-Leibler divergence of softened class distributions."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class KLDivergence(nn.Module):
+class KLDivergence(DistillLoss):
     """``tau^2 * KL(softmax(teacher / tau) || softmax(student / tau))``.
 
     The factor tau^2 keeps the size of the gradients while tau varies. Names
@@ -45,7 +45,7 @@ class KLDivergence(nn.Module):
         loss_weight: float = 1.0,
         teacher_detach: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if tau <= 0:
             raise ValueError(f'tau={tau} must be above 0')
         if reduction not in ('batchmean', 'sum', 'mean'):
@@ -56,10 +56,9 @@ class KLDivergence(nn.Module):
             )
         self.tau = tau
         self.reduction = reduction
-        self.loss_weight = loss_weight
         self.teacher_detach = teacher_detach
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of logits.
 
         Args:
@@ -67,14 +66,10 @@ class KLDivergence(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
         if self.teacher_detach:
             preds_T = preds_T.detach()
-        preds_S, preds_T = comparable(preds_S, preds_T)
         loss = F.kl_div(
             F.log_softmax(preds_S / self.tau, dim=1),
             F.log_softmax(preds_T / self.tau, dim=1),
@@ -85,4 +80,4 @@ class KLDivergence(nn.Module):
             loss = loss / (preds_S.numel() // preds_S.shape[1])
         elif self.reduction == 'mean':
             loss = loss / preds_S.numel()
-        return self.loss_weight * self.tau**2 * loss
+        return self.tau**2 * loss

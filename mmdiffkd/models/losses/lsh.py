@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_channels, comparable
+from .base import DistillLoss
+from .operands import check_channels
 
 _BIASES = ('median', 'mean', 'zero')
 _FILTERS = ('all', 'teacher_correct')
@@ -20,7 +21,7 @@ _TIE = 8
 
 
 @MODELS.register_module()
-class LSHLoss(nn.Module):
+class LSHLoss(DistillLoss):
     """Agree with the teacher on the side of every hash plane.
 
     ``BCE(h(student), 1[h(teacher) > 0])``, averaged over planes and samples,
@@ -95,7 +96,7 @@ class LSHLoss(nn.Module):
         seed: int = 0,
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if hash_bits < 1:
             raise ValueError(f'hash_bits={hash_bits} must be at least 1')
         if hash_std != 'teacher_head' and not (
@@ -114,7 +115,6 @@ class LSHLoss(nn.Module):
         self.bias_kind = bias
         self.with_l2 = with_l2
         self.sample_filter = sample_filter
-        self.loss_weight = loss_weight
         self.supplied = ()
         if hash_std == 'teacher_head':
             self.supplied += ('teacher_head',)
@@ -168,7 +168,7 @@ class LSHLoss(nn.Module):
             self.bias.copy_(-(self.planes @ features.mean(0)))
         self.prepared = True
 
-    def forward(
+    def distance(
         self,
         preds_S: Tensor,
         preds_T: Tensor,
@@ -191,7 +191,7 @@ class LSHLoss(nn.Module):
                 Defaults to None.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
+            Tensor: A scalar, without ``loss_weight``.
 
         Raises:
             RuntimeError: If the bias is not known yet.
@@ -204,7 +204,6 @@ class LSHLoss(nn.Module):
                 'prepare() with the features of the training set, which '
                 "mmdiffkd.DistillHook does; bias='zero' needs none"
             )
-        preds_S, preds_T = comparable(preds_S, preds_T)
         check_channels(preds_T, teacher_channels=self.planes.shape[1])
         with torch.autocast(preds_S.device.type, enabled=False):
             logits = self._project(preds_S) * self._std(teacher_head)
@@ -217,7 +216,7 @@ class LSHLoss(nn.Module):
                 errors = (preds_S - preds_T).square()
                 losses = losses + errors.flatten(1).mean(1)
         if self.sample_filter == 'all':
-            return self.loss_weight * losses.mean()
+            return losses.mean()
         if gt_labels is None or teacher_logits is None:
             raise ValueError(
                 "sample_filter='teacher_correct' needs gt_labels and "
@@ -225,7 +224,7 @@ class LSHLoss(nn.Module):
             )
         right = (teacher_logits.argmax(1) == gt_labels).to(losses.dtype)
         count = right.sum().clamp(min=1)
-        return self.loss_weight * (losses * right).sum() / count
+        return (losses * right).sum() / count
 
     def code(self, features: Tensor) -> Tensor:
         """On which side of every plane features lie.

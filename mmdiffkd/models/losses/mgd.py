@@ -1,15 +1,15 @@
 """The distance of masked generative distillation."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class MGDLoss(nn.Module):
+class MGDLoss(DistillLoss):
     """The squared difference, summed, over the number of samples.
 
     What makes it masked and generative is ``MGDNeck``, which hides a part of
@@ -30,11 +30,10 @@ class MGDLoss(nn.Module):
     def __init__(
         self, alpha_mgd: float = 2e-5, loss_weight: float = 1.0
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         self.alpha_mgd = alpha_mgd
-        self.loss_weight = loss_weight
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of one shape.
 
         Args:
@@ -43,11 +42,7 @@ class MGDLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
         distance = F.mse_loss(preds_S, preds_T, reduction='sum')
-        return self.loss_weight * self.alpha_mgd * distance / len(preds_T)
+        return self.alpha_mgd * distance / len(preds_T)

@@ -1,15 +1,15 @@
 """Mean squared error."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class MSELoss(nn.Module):
+class MSELoss(DistillLoss):
     """The mean over all elements of the squared difference.
 
     Args:
@@ -20,11 +20,7 @@ class MSELoss(nn.Module):
     Eq. (3); DiffKD, Eq. (7), with d for features.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of one shape.
 
         Args:
@@ -32,9 +28,6 @@ class MSELoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        return self.loss_weight * F.mse_loss(*comparable(preds_S, preds_T))
+        return F.mse_loss(preds_S, preds_T)

@@ -1,7 +1,40 @@
 """What losses do with their two tensors before they compare them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def check_equal_shapes(
+    student: Sequence[int], teacher: Sequence[int], any_channels: bool = False
+) -> None:
+    """Refuse tensors of different shapes; PyTorch might broadcast them.
+
+    Args:
+        student (Sequence[int]): The shape of the student's tensor.
+        teacher (Sequence[int]): That of the teacher's.
+        any_channels (bool): Whether the channels, axis 1, may differ.
+            Defaults to False.
+
+    Raises:
+        ValueError: Names both shapes and the cure.
+    """
+    student, teacher = tuple(student), tuple(teacher)
+    shapes = student, teacher
+    if any_channels:
+        shapes = tuple(shape[:1] + shape[2:] for shape in shapes)
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f'preds_S of shape {student} and preds_T of shape {teacher} '
+            'cannot be compared: '
+            + (
+                'they may differ in channels, axis 1, alone'
+                if any_channels
+                else 'put a neck that brings the student to the channels of '
+                'the teacher before the loss'
+            )
+        )
 
 
 def comparable(
@@ -12,46 +45,20 @@ def comparable(
     Args:
         preds_S (Tensor): The student's.
         preds_T (Tensor): The teacher's.
-        any_channels (bool): Whether the channels, axis 1, may differ.
-            Defaults to False.
+        any_channels (bool): See :func:`check_equal_shapes`. Defaults to
+            False.
 
     Returns:
         tuple[Tensor, Tensor]: Both in float32, or in float64 if either is,
         whatever autocast made of them.
 
     Raises:
-        ValueError: If the shapes differ; PyTorch might broadcast them.
+        ValueError: If the shapes differ.
     """
-    shapes = preds_S.shape, preds_T.shape
-    if any_channels:
-        shapes = tuple(shape[:1] + shape[2:] for shape in shapes)
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f'preds_S of shape {tuple(preds_S.shape)} and preds_T of shape '
-            f'{tuple(preds_T.shape)} cannot be compared: '
-            + (
-                'they may differ in channels, axis 1, alone'
-                if any_channels
-                else 'put a neck that brings the student to the channels of '
-                'the teacher before the loss'
-            )
-        )
+    check_equal_shapes(preds_S.shape, preds_T.shape, any_channels)
     dtype = torch.promote_types(preds_S.dtype, preds_T.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return preds_S.to(dtype), preds_T.to(dtype)
-
-
-def check_maps(loss: object, preds: Tensor) -> None:
-    """Refuse what is not a map.
-
-    Raises:
-        ValueError: Names the loss, the shape and the cure.
-    """
-    if preds.dim() != 4:
-        raise ValueError(
-            f'{type(loss).__name__} compares maps (B, C, H, W), not tensors '
-            f'of shape {tuple(preds.shape)}: tap a stage before it is pooled'
-        )
 
 
 def divided(x: Tensor, size: Tensor, eps: float = 0.0) -> Tensor:

@@ -1,16 +1,17 @@
 """Distillation by Pearson's correlation coefficient."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_maps, comparable, divided
+from .base import DistillLoss
+from .operands import divided
 
 
 @MODELS.register_module()
-class PKDLoss(nn.Module):
+class PKDLoss(DistillLoss):
     """Half the mean squared difference of standardised maps.
 
     Each channel is brought to mean 0 and standard deviation 1 over the batch
@@ -40,16 +41,15 @@ class PKDLoss(nn.Module):
     def __init__(
         self, loss_weight: float = 1.0, resize_stu: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if not resize_stu:
             raise ValueError(
                 "resize_stu=False would resize the teacher's map, but the "
                 "distillation has resized the student's before the loss: "
                 'leave it out'
             )
-        self.loss_weight = loss_weight
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two maps.
 
         Args:
@@ -57,15 +57,9 @@ class PKDLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ, or they are not maps.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T)
-        check_maps(self, preds_S)
-        loss = F.mse_loss(*(_standardised(x) for x in preds)) / 2
-        return self.loss_weight * loss
+        return F.mse_loss(*map(_standardised, (preds_S, preds_T))) / 2
 
 
 def _standardised(x: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """Probabilistic knowledge transfer."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable, inner_products, unit
+from .base import DistillLoss
+from .operands import inner_products, unit
 
 _EPS = 1e-7
 
 
 @MODELS.register_module()
-class PKTLoss(nn.Module):
+class PKTLoss(DistillLoss):
     """Divergence of the distributions over a sample's neighbours.
 
     The cosine similarities of all pairs of flattened features, moved to
@@ -31,11 +32,7 @@ class PKTLoss(nn.Module):
 
     any_channels = True
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two batches of features.
 
         Args:
@@ -43,18 +40,15 @@ class PKTLoss(nn.Module):
             preds_T (Tensor): The teacher's, the same but for C.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If shapes differ in more than C.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T, any_channels=True)
-        student, teacher = (_neighbours(x.flatten(1)) for x in preds)
+        student, teacher = map(_neighbours, (preds_S, preds_T))
         ratio = (teacher + _EPS) / (student + _EPS)
-        return self.loss_weight * (teacher * ratio.log()).mean()
+        return (teacher * ratio.log()).mean()
 
 
-def _neighbours(rows: Tensor) -> Tensor:
+def _neighbours(feature: Tensor) -> Tensor:
     """Probabilities of all samples as neighbours of each, (B, B)."""
-    similarity = (inner_products(unit(rows, eps=_EPS)) + 1) / 2
+    rows = unit(feature.flatten(1), eps=_EPS)
+    similarity = (inner_products(rows) + 1) / 2
     return similarity / similarity.sum(1, keepdim=True)

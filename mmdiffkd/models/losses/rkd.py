@@ -1,24 +1,24 @@
 """Relational distillation: distances and angles between samples."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable, divided, inner_products, unit
+from .base import DistillLoss
+from .operands import divided, inner_products, unit
 
 
 def _embeddings(
     preds_S: Tensor, preds_T: Tensor, with_l2_norm: bool
 ) -> list[Tensor]:
     """Both as rows (B, D), of length 1 if asked."""
-    preds = comparable(preds_S, preds_T, any_channels=True)
-    rows = [x.flatten(1) for x in preds]
+    rows = [x.flatten(1) for x in (preds_S, preds_T)]
     return [unit(x) for x in rows] if with_l2_norm else rows
 
 
 @MODELS.register_module()
-class DistanceWiseRKD(nn.Module):
+class DistanceWiseRKD(DistillLoss):
     """Smooth L1 difference of the distances between samples.
 
     The Euclidean distances of all pairs of flattened features, divided by
@@ -45,11 +45,10 @@ class DistanceWiseRKD(nn.Module):
     def __init__(
         self, loss_weight: float = 25.0, with_l2_norm: bool = True
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
+        super().__init__(loss_weight)
         self.with_l2_norm = with_l2_norm
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two batches of features.
 
         Args:
@@ -57,21 +56,18 @@ class DistanceWiseRKD(nn.Module):
             preds_T (Tensor): The teacher's, the same but for C.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If shapes differ in more than C.
+            Tensor: A scalar, without ``loss_weight``.
         """
         embeddings = _embeddings(preds_S, preds_T, self.with_l2_norm)
         # Each pair once.
         pairs = [F.pdist(x) for x in embeddings]
         scaled = [divided(x, x.mean()) for x in pairs]
         total = 2 * F.smooth_l1_loss(*scaled, reduction='sum')
-        return self.loss_weight * total / len(preds_S) ** 2
+        return total / len(preds_S) ** 2
 
 
 @MODELS.register_module()
-class AngleWiseRKD(nn.Module):
+class AngleWiseRKD(DistillLoss):
     """Smooth L1 difference of the angles that three samples form.
 
     For each sample, the cosines between the directions to all pairs of
@@ -99,11 +95,10 @@ class AngleWiseRKD(nn.Module):
     def __init__(
         self, loss_weight: float = 50.0, with_l2_norm: bool = True
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
+        super().__init__(loss_weight)
         self.with_l2_norm = with_l2_norm
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two batches of features.
 
         Args:
@@ -111,14 +106,11 @@ class AngleWiseRKD(nn.Module):
             preds_T (Tensor): The teacher's, the same but for C.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If shapes differ in more than C.
+            Tensor: A scalar, without ``loss_weight``.
         """
         embeddings = _embeddings(preds_S, preds_T, self.with_l2_norm)
         angles = [
             inner_products(unit(x[None] - x[:, None], dim=2))
             for x in embeddings
         ]
-        return self.loss_weight * F.smooth_l1_loss(*angles)
+        return F.smooth_l1_loss(*angles)

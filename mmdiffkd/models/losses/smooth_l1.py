@@ -1,15 +1,15 @@
 """Smooth L1 distance."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable
+from .base import DistillLoss
 
 
 @MODELS.register_module()
-class SmoothL1Loss(nn.Module):
+class SmoothL1Loss(DistillLoss):
     """The mean over all elements of the smoothed absolute difference d.
 
     ``0.5 * d^2 / beta`` where d < beta, ``d - 0.5 * beta`` elsewhere.
@@ -26,13 +26,12 @@ class SmoothL1Loss(nn.Module):
     """
 
     def __init__(self, beta: float = 1.0, loss_weight: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if beta < 0:
             raise ValueError(f'beta={beta} must be at least 0')
         self.beta = beta
-        self.loss_weight = loss_weight
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two tensors of one shape.
 
         Args:
@@ -40,11 +39,6 @@ class SmoothL1Loss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If the shapes differ.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
-        loss = F.smooth_l1_loss(preds_S, preds_T, beta=self.beta)
-        return self.loss_weight * loss
+        return F.smooth_l1_loss(preds_S, preds_T, beta=self.beta)

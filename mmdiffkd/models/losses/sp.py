@@ -1,15 +1,16 @@
 """Similarity-preserving distillation."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import comparable, inner_products, unit
+from .base import DistillLoss
+from .operands import inner_products, unit
 
 
 @MODELS.register_module()
-class SPLoss(nn.Module):
+class SPLoss(DistillLoss):
     """Mean squared difference of the similarities of samples.
 
     The similarities are the inner products of all pairs of flattened
@@ -28,11 +29,7 @@ class SPLoss(nn.Module):
 
     any_channels = True
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Compare two batches of features.
 
         Args:
@@ -40,11 +37,11 @@ class SPLoss(nn.Module):
             preds_T (Tensor): The teacher's, the same but for C.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
-
-        Raises:
-            ValueError: If shapes differ in more than C.
+            Tensor: A scalar, without ``loss_weight``.
         """
-        preds = comparable(preds_S, preds_T, any_channels=True)
-        similarities = (unit(inner_products(x.flatten(1))) for x in preds)
-        return self.loss_weight * F.mse_loss(*similarities)
+        return F.mse_loss(*map(_similarities, (preds_S, preds_T)))
+
+
+def _similarities(feature: Tensor) -> Tensor:
+    """Of all pairs of samples, (B, B), each row of length 1."""
+    return unit(inner_products(feature.flatten(1)))

@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
-from .operands import check_channels, comparable
+from .base import DistillLoss
+from .operands import check_channels
 
 
 @MODELS.register_module()
-class VIDLoss(nn.Module):
+class VIDLoss(DistillLoss):
     """Negative log-likelihood of the teacher's feature, given the student's.
 
     ``mean((mean - teacher)^2 / variance + log(variance)) / 2``: each channel
@@ -48,7 +49,7 @@ class VIDLoss(nn.Module):
         eps: float = 1e-5,
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         if eps <= 0:
             raise ValueError(f'eps={eps} must be above 0')
         if init_pred_var <= eps:
@@ -56,7 +57,6 @@ class VIDLoss(nn.Module):
                 f'init_pred_var={init_pred_var} must be above eps={eps}'
             )
         self.eps = eps
-        self.loss_weight = loss_weight
         # Softplus, inverted.
         start = math.log(math.expm1(init_pred_var - eps))
         self.raw_variance = nn.Parameter(
@@ -68,7 +68,7 @@ class VIDLoss(nn.Module):
         """The variance of each channel, (C,)."""
         return F.softplus(self.raw_variance) + self.eps
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Rate the predicted mean.
 
         Args:
@@ -77,14 +77,13 @@ class VIDLoss(nn.Module):
             preds_T (Tensor): The teacher's, of the same shape.
 
         Returns:
-            Tensor: A scalar, computed in float32 or better.
+            Tensor: A scalar, without ``loss_weight``.
 
         Raises:
             ValueError: If the shapes differ, or have other channels.
         """
-        preds_S, preds_T = comparable(preds_S, preds_T)
         check_channels(preds_T, teacher_channels=len(self.raw_variance))
         variance = self.variance.to(preds_T.dtype)
         variance = variance.reshape(-1, *[1] * (preds_T.dim() - 2))
         error = (preds_S - preds_T).square() / variance
-        return self.loss_weight * 0.5 * (error + variance.log()).mean()
+        return 0.5 * (error + variance.log()).mean()

@@ -1,27 +1,12 @@
-"""Distillation necks: between a student's tensor and its teacher's."""
+"""Distillation necks: between a student's tensor and its teacher's.
 
+Every neck of this folder's modules can be imported from here.
+"""
+
+from ..part import classes_of
 from .aligned import Aligned
-from .class_columns import ClassColumnsNeck
-from .diffkd import DiffKDNeck
-from .diffkd_classifier import DiffKDClassifierNeck
-from .dskd import DSKDNeck
-from .fitnet import FitNetNeck
-from .mgd import MGDNeck
-from .projection import ProjectionNeck
-from .projector_ensemble import ProjectorEnsembleNeck
-from .reviewkd import ReviewKDNeck
-from .vid import VIDNeck
+from .base import DistillNeck
 
-__all__ = [
-    'Aligned',
-    'ClassColumnsNeck',
-    'DSKDNeck',
-    'DiffKDClassifierNeck',
-    'DiffKDNeck',
-    'FitNetNeck',
-    'MGDNeck',
-    'ProjectionNeck',
-    'ProjectorEnsembleNeck',
-    'ReviewKDNeck',
-    'VIDNeck',
-]
+_necks = classes_of(__name__, DistillNeck)
+globals().update(_necks)
+__all__ = ['Aligned', 'DistillNeck', *_necks]

@@ -1,16 +1,15 @@
 """Of predictions for every class, those for each row's own."""
 
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .checks import check_channels, check_feature
+from .base import DistillNeck, check_channels
 
 
 @MODELS.register_module()
-class ClassColumnsNeck(BaseModule):
+class ClassColumnsNeck(DistillNeck):
     """Pick the columns of each row's class; rows of no class become 0.
 
     A detector's second stage regresses a box for every class, or one for all
@@ -40,6 +39,8 @@ class ClassColumnsNeck(BaseModule):
             ``columns`` nor ``num_classes * columns`` of them.
     """
 
+    feature = 'vector'
+
     def __init__(
         self,
         student_channels: int | None = None,
@@ -49,11 +50,8 @@ class ClassColumnsNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-            columns=columns,
-        )
+        self.set_channels(student_channels, teacher_channels)
+        check_channels(columns=columns)
         widest = max(student_channels, teacher_channels)
         if num_classes is None:
             if widest == columns:
@@ -74,8 +72,6 @@ class ClassColumnsNeck(BaseModule):
                     'a layer that regresses, of networks for the same '
                     'classes'
                 )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
         self.columns = columns
         self.num_classes = num_classes
 
@@ -97,8 +93,7 @@ class ClassColumnsNeck(BaseModule):
         Raises:
             ValueError: If a tensor is no vector of the announced channels.
         """
-        check_feature('student', student, self.student_channels, 'vector')
-        check_feature('teacher', teacher, self.teacher_channels, 'vector')
+        self.check(student, teacher)
         last = self.num_classes - 1
         background = (roi_labels < 0) | (roi_labels > last)
         index = roi_labels.clamp(0, last)[:, None, None]

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
@@ -21,11 +20,11 @@ from ..diffusion.checkpointing import checkpointed
 from ..diffusion.layout import best_memory_format, lay_out
 from ..diffusion.precision import at_least_float32
 from .aligned import Aligned
-from .checks import check_batch_statistics, check_channels, check_feature
+from .base import DistillNeck, check_batch_statistics, check_channels
 
 
 @MODELS.register_module()
-class DiffKDNeck(BaseModule):
+class DiffKDNeck(DistillNeck):
     """Denoise the student's feature by a diffusion model of the teacher's.
 
     The stages, each of which can be called alone:
@@ -119,12 +118,7 @@ class DiffKDNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-        )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
         self.feature = feature
         self.diffusion_weight = diffusion_weight
         self.autoencoder_weight = autoencoder_weight
@@ -435,7 +429,7 @@ class DiffKDNeck(BaseModule):
         return self.student_projection.weight.dtype
 
     def _check(self, side: str, tensor: Tensor, channels: int) -> None:
-        check_feature(side, tensor, channels, self.feature)
+        self.check_side(side, tensor, channels)
         if self.training:
             check_batch_statistics(side, tensor)
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .checks import check_batch_statistics, check_channels, check_map
+from .base import DistillNeck, check_batch_statistics
 
 
 @MODELS.register_module()
-class FitNetNeck(BaseModule):
+class FitNetNeck(DistillNeck):
     """Regress the teacher's map by one convolution, batch norm and ReLU.
 
     The convolution brings the student's map to the teacher's channels *and*
@@ -52,6 +51,7 @@ class FitNetNeck(BaseModule):
     trains in one stage.
     """
 
+    feature = 'map'
     resizes = True
 
     def __init__(
@@ -63,12 +63,7 @@ class FitNetNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-        )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
         if student_size is None or teacher_size is None:
             student_size = teacher_size = (1, 1)
         self.regressor = nn.Sequential(
@@ -98,8 +93,7 @@ class FitNetNeck(BaseModule):
                 batch norm cannot be trained on it, or the student's map is
                 smaller than the kernel.
         """
-        check_map('student', student, self.student_channels)
-        check_map('teacher', teacher, self.teacher_channels)
+        self.check(student, teacher)
         if self.training:
             # What batch norm sees has the teacher's size.
             check_batch_statistics('teacher', teacher)

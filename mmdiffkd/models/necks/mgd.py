@@ -1,17 +1,16 @@
 """Masked generative distillation: hide a part, generate the whole."""
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .checks import check_channels, check_map
+from .base import DistillNeck
 
 
 @MODELS.register_module()
-class MGDNeck(BaseModule):
+class MGDNeck(DistillNeck):
     """Mask the student's map at random and generate the teacher's from it.
 
     A 1x1 convolution where the channels differ, the mask, then a 3x3
@@ -40,6 +39,8 @@ class MGDNeck(BaseModule):
     names are those of mmrazor's ``MGDConnector``.
     """
 
+    feature = 'map'
+
     def __init__(
         self,
         student_channels: int | None = None,
@@ -49,17 +50,12 @@ class MGDNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-        )
         if not 0 <= lambda_mgd < 1:
             raise ValueError(
                 f'lambda_mgd={lambda_mgd} is the share that is hidden: use 0 '
                 '(nothing) or more, and less than 1'
             )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
         self.lambda_mgd = lambda_mgd
         self.mask_on_channel = mask_on_channel
         self.align = nn.Identity()
@@ -90,8 +86,7 @@ class MGDNeck(BaseModule):
         Raises:
             ValueError: If a tensor is no map of the announced channels.
         """
-        check_map('student', student, self.student_channels)
-        check_map('teacher', teacher, self.teacher_channels)
+        self.check(student, teacher)
         if mask is None:
             mask = self.draw(student, teacher)['mask']
         generated = self.generation(self.align(student) * mask)

@@ -1,18 +1,16 @@
 """A linear projection of the student's feature: plain feature distillation."""
 
-import torch
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmdiffkd.registry import MODELS
 
 from ..diffusion.blocks import pointwise
 from .aligned import Aligned
-from .checks import check_channels, check_feature
+from .base import DistillNeck
 
 
 @MODELS.register_module()
-class ProjectionNeck(BaseModule):
+class ProjectionNeck(DistillNeck):
     """Bring the student's feature to the teacher's channels, and no more.
 
     One 1x1 convolution for maps, one linear layer for vectors, trained by
@@ -48,12 +46,7 @@ class ProjectionNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-        )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
         self.feature = feature
         self.student_projection = pointwise(
             student_channels, teacher_channels, feature
@@ -76,16 +69,6 @@ class ProjectionNeck(BaseModule):
             ValueError: If a tensor is not what ``feature`` and the channels
                 say.
         """
-        check_feature('student', student, self.student_channels, self.feature)
-        check_feature('teacher', teacher, self.teacher_channels, self.feature)
+        self.check(student, teacher)
         projected = self.student_projection(student)
         return Aligned(projected, teacher.detach(), {}, {})
-
-    def draw(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """Draw nothing: a projection is not random."""
-        return {}

@@ -1,6 +1,5 @@
 """The projector ensemble: the average of several small projectors."""
 
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmdiffkd.registry import MODELS
@@ -8,11 +7,11 @@ from mmdiffkd.registry import MODELS
 from ..diffusion.blocks import pointwise
 from ..diffusion.precision import at_least_float32
 from .aligned import Aligned
-from .checks import check_channels, check_feature
+from .base import DistillNeck, check_channels
 
 
 @MODELS.register_module()
-class ProjectorEnsembleNeck(BaseModule):
+class ProjectorEnsembleNeck(DistillNeck):
     """Average several projections of the student, each ending in a ReLU.
 
     ``(1 / q) * sum_k ReLU(W_k s + b_k)``. The projectors differ by their
@@ -50,13 +49,8 @@ class ProjectorEnsembleNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-            num_projectors=num_projectors,
-        )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
+        check_channels(num_projectors=num_projectors)
         self.num_projectors = num_projectors
         self.feature = feature
         self.projectors = pointwise(
@@ -80,8 +74,7 @@ class ProjectorEnsembleNeck(BaseModule):
             ValueError: If a tensor is not what ``feature`` and the channels
                 say.
         """
-        check_feature('student', student, self.student_channels, self.feature)
-        check_feature('teacher', teacher, self.teacher_channels, self.feature)
+        self.check(student, teacher)
         projected = at_least_float32(self.projectors(student)).relu()
         ensemble = projected.unflatten(
             1, (self.num_projectors, self.teacher_channels)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .checks import check_batch_statistics, check_channels, check_feature
+from .base import DistillNeck, check_batch_statistics, check_channels
 from .pooling import average
 
 MAX_MID_CHANNELS = 512
@@ -79,7 +78,7 @@ class AttentionFusion(nn.Module):
 
 
 @MODELS.register_module()
-class ReviewKDNeck(BaseModule):
+class ReviewKDNeck(DistillNeck):
     """Compare each level of the teacher with the student's up to the last.
 
     From the deepest level to the shallowest, the student's map is reduced to
@@ -197,8 +196,7 @@ class ReviewKDNeck(BaseModule):
             )
         levels = []
         for tensor, expected in zip(tensors, channels):
-            feature = 'vector' if tensor.dim() == 2 else 'map'
-            check_feature(side, tensor, expected, feature)
+            self.check_side(side, tensor, expected)
             levels.append(_as_map(tensor))
         if self.pooled:
             levels.append(_as_map(average(F.relu(levels[-1]))))

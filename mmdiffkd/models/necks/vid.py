@@ -1,17 +1,16 @@
 """The mean of variational information distillation."""
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .checks import check_channels, check_map
+from .base import DistillNeck
 
 
 @MODELS.register_module()
-class VIDNeck(BaseModule):
+class VIDNeck(DistillNeck):
     """Predict the mean of the teacher's map from the student's.
 
     Three 1x1 convolutions without biases, ReLU between them. The larger of
@@ -37,6 +36,7 @@ class VIDNeck(BaseModule):
     Transfer" (2019); the layers are those of the public benchmark code.
     """
 
+    feature = 'map'
     resizes = True
 
     def __init__(
@@ -46,12 +46,7 @@ class VIDNeck(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_channels(
-            student_channels=student_channels,
-            teacher_channels=teacher_channels,
-        )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
+        self.set_channels(student_channels, teacher_channels)
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
             nn.ReLU(inplace=True),
@@ -75,8 +70,7 @@ class VIDNeck(BaseModule):
         Raises:
             ValueError: If a tensor is no map of the announced channels.
         """
-        check_map('student', student, self.student_channels)
-        check_map('teacher', teacher, self.teacher_channels)
+        self.check(student, teacher)
         size = [
             min(s, t) for s, t in zip(student.shape[2:], teacher.shape[2:])
         ]

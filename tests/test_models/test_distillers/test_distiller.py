@@ -268,12 +268,13 @@ def test_compiled_step_equals_eager(build):
     [
         (dict(distill=dict(f=feature_entry(at='backbon[-1]'))),
          "no module 'backbon'.*'backbone'"),
-        (dict(distill=dict(f=logits_entry(teacher_at='neck', at=None,
-                                          student_at='head.fc'))),
+        (dict(distill=dict(f=logits_entry(teacher_at='neck'))),
          '`at` and also'),
         (dict(distill=dict(f=feature_entry(at='backbone.conv1[0]'))),
          'would cut its batch'),
-        (dict(distill=dict(f=feature_entry(at='head.fc'))), 'feature'),
+        (dict(distill=dict(f=feature_entry(
+            at='head.fc', neck=dict(type='DiffKDNeck', feature='map')))),
+         "`distill.f.neck.feature` is 'map', but vectors .*Leave it out"),
         (dict(distill=[1]), '`distill` is'),
         (dict(teacher='x.py'), '`teacher` is'),
         (dict(teacher=dict(config='x')), 'no `checkpoint`'),
@@ -425,7 +426,7 @@ def test_loss_that_narrows_its_wishes_needs_no_teacher_head(build):
         (dict(), 'no `teacher_head`, which its SpyLoss asks for.*head.fc'),
         (dict(teacher_head=3), '`distill.logits.teacher_head` is 3'),
         (dict(teacher_head='head.fx'), "no module 'head.fx'.*head.fc"),
-        (dict(at=[]), r'reads \[\] of the student'),
+        (dict(at=[]), r'`distill.logits.at` is \[\]. Write a tap'),
     ],
 )
 def test_bad_teacher_head_and_taps_say_so(build, changes, message):

@@ -71,7 +71,7 @@ def test_missing_keys_are_errors():
         FrozenTeacher(config=tiny_recipes.teacher()['config'])
     with pytest.raises(ValueError, match='`teacher` has no `config`'):
         FrozenTeacher(checkpoint=None)
-    with pytest.raises(ValueError, match="no key 'chekpoint'.*'checkpoint'"):
+    with pytest.raises(ValueError, match="'chekpoint'. Did.*'checkpoint'"):
         FrozenTeacher(**tiny_recipes.teacher(), chekpoint='x')
     with pytest.raises(ValueError, match='no whole config'):
         FrozenTeacher(config=dict(a=1), checkpoint=None)

@@ -370,7 +370,7 @@ def test_length_that_is_given_is_checked():
 def test_takes_vectors_of_its_channels():
     loss = build()
     given = batch(4, 0)
-    with pytest.raises(ValueError, match=r'student.*\(2, 6, 1, 1\).*pooled'):
+    with pytest.raises(ValueError, match=r"student's.*\(2, 6, 1, 1\).*pooled"):
         loss(**{**given, 'preds_S': torch.ones(2, 6, 1, 1)})
     with pytest.raises(ValueError, match='teacher_channels=3.*has 6'):
         loss(**{**given, 'preds_T': torch.ones(2, 6)})

@@ -61,7 +61,13 @@ def test_arguments_out_of_range(arguments, named):
         DKDLoss(**arguments)
 
 
-@pytest.mark.parametrize('shape', [(2, 5, 3, 3), (2, 1)])
-def test_only_vectors_of_two_classes_or_more(shape):
-    with pytest.raises(ValueError, match='two classes or more.*KLDivergence'):
+@pytest.mark.parametrize(
+    'shape, message',
+    [
+        ((2, 5, 3, 3), 'compares vectors.*KLDivergence.*take maps'),
+        ((2, 1), 'two classes or more.*another loss'),
+    ],
+)
+def test_only_vectors_of_two_classes_or_more(shape, message):
+    with pytest.raises(ValueError, match=message):
         DKDLoss()(torch.ones(shape), torch.ones(shape), torch.tensor([0, 0]))

@@ -204,7 +204,7 @@ def test_does_not_wait_for_the_device():
 
 def test_takes_maps_of_its_channels():
     with pytest.raises(ValueError, match=r'FGDLoss compares maps.*\(2, 6\)'):
-        FGDLoss(6).terms(torch.ones(2, 6), torch.ones(2, 6), [NONE] * 2, [])
+        FGDLoss(6)(torch.ones(2, 6), torch.ones(2, 6), [NONE] * 2)
     other = torch.ones(2, 5, 4, 4)
     with pytest.raises(ValueError, match='teacher_channels=6.*has 5'):
         FGDLoss(6).terms(other, other, [NONE] * 2, [])

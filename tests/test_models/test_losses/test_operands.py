@@ -3,7 +3,6 @@ import torch
 
 from mmdiffkd.models.losses.operands import (
     check_channels,
-    check_maps,
     comparable,
     divided,
     inner_products,
@@ -33,12 +32,6 @@ def test_channels_alone_may_differ():
     comparable(*maps, any_channels=True)
     with pytest.raises(ValueError, match='channels, axis 1, alone'):
         comparable(maps[0], torch.ones(2, 7, 4, 4), any_channels=True)
-
-
-def test_check_maps():
-    check_maps(torch.nn.Identity(), torch.ones(1, 2, 3, 3))
-    with pytest.raises(ValueError, match=r'Identity.*maps.*\(1, 2\).*pooled'):
-        check_maps(torch.nn.Identity(), torch.ones(1, 2))
 
 
 def test_check_channels():

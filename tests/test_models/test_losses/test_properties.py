@@ -11,6 +11,7 @@ from mmdiffkd.models import losses
 from mmdiffkd.registry import MODELS
 
 VECTOR, MAP = (10,), (3, 5, 4)
+LOSSES = [name for name in losses.__all__ if name != 'DistillLoss']
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def pair(name: str, batch: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def test_every_loss_has_a_case():
-    assert {name.split(',')[0] for name in CASES} == set(losses.__all__)
+    assert {name.split(',')[0] for name in CASES} == set(LOSSES)
 
 
 @each_case
@@ -237,7 +238,7 @@ def test_ends_in_loss_weight(name):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize('name', losses.__all__)
+@pytest.mark.parametrize('name', LOSSES)
 def test_compiles_into_one_graph(name):
     student, teacher = pair(name)
     supply = CASES[name].supply(len(student))
@@ -259,7 +260,7 @@ def test_channels(name):
     if 'teacher_channels' in arguments:
         arguments = {'teacher_channels': shape[0] + 2}
     loss = build(name, **arguments)
-    if getattr(loss, 'any_channels', False):
+    if loss.any_channels:
         assert loss(student, teacher, **supply).isfinite()
     else:
         with pytest.raises(ValueError, match=r'preds_S.*preds_T.*neck'):
@@ -275,7 +276,7 @@ def test_other_sizes_must_be_equal(name):
     if CASES[name].shape[2:] > (1,):
         others.append(teacher[..., :2])
     for other in others:
-        with pytest.raises(ValueError, match='preds_S of shape'):
+        with pytest.raises(ValueError, match='preds_S of shape|has the shape'):
             build(name)(student, other, **supply)
 
 
@@ -283,8 +284,8 @@ def test_what_a_distillation_reads_off_the_classes():
     def having(attribute: str) -> set[str]:
         return {
             name
-            for name in losses.__all__
-            if getattr(getattr(losses, name), attribute, False)
+            for name in LOSSES
+            if getattr(getattr(losses, name), attribute)
         }
 
     assert having('over_classes') == {'DISTLoss', 'DKDLoss', 'KLDivergence'}

@@ -116,14 +116,9 @@ def make(config, shapes, batch_size=3, dtype=torch.float32):
         'gt_labels': torch.arange(batch_size) % CLASSES,
         'teacher_logits': torch.randn(batch_size, CLASSES, dtype=dtype),
     }
-    others = {}
-    if hasattr(neck, 'draw'):
-        generator = torch.Generator().manual_seed(1)
-        others = neck.draw(student, teacher, generator)
-    wanted = getattr(neck, 'supplied', ())
-    if config['type'] == 'DiffKDClassifierNeck':
-        wanted = ('teacher_head',)
-    others |= {name: supply[name] for name in wanted}
+    generator = torch.Generator().manual_seed(1)
+    others = neck.draw(student, teacher, generator)
+    others |= {name: supply[name] for name in neck.asks_for}
     return neck, student, teacher, others
 
 

@@ -1,15 +1,24 @@
-"""Finding out, before training, what the taps of a network yield."""
+"""Finding out, before training, what taps yield and necks hand on."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import isolated_randomness
 
 from .rois import box_head_of, run_on_boxes, whole_images
+from .spec import EntrySpec
 from .taps import Tap, TapError, Taps
 
 
@@ -205,3 +214,99 @@ def dry_run(
                     ) from error
         finally:
             taps.clear()
+
+
+def shapes_behind_necks(
+    name: str,
+    spec: EntrySpec,
+    necks: Sequence[DistillNeck],
+    shapes: Sequence[tuple[torch.Size, torch.Size]],
+    batch_size: int,
+    examples: Mapping[str, Callable[[], object]],
+) -> tuple[list[tuple[torch.Size, torch.Size]], bool]:
+    """What the losses of an entry get, found on meta tensors.
+
+    A neck that cannot run so, because it asks for values, is not judged: it
+    is taken to give what it takes, with the teacher's channels on both
+    sides.
+
+    Args:
+        name (str): The entry's name.
+        spec (EntrySpec): Its keys.
+        necks (Sequence[DistillNeck]): Its necks.
+        shapes (Sequence): What the necks take, the student's and the
+            teacher's shape a level.
+        batch_size (int): The number of images.
+        examples (Mapping): What a step supplies, as meta tensors.
+
+    Returns:
+        tuple: Pairs of shapes, one for each call of a loss; and whether all
+        of them are certain.
+
+    Raises:
+        ValueError: If a neck does not take the entry's tensors.
+    """
+    resizes = any(neck.joint or neck.resizes for neck in necks)
+    inputs = []
+    for student, teacher in shapes:
+        if not resizes:
+            # A student's map has been resized by the time it is seen.
+            student = student[:2] + teacher[2:]
+        inputs.append(
+            tuple(
+                torch.empty(batch_size, *shape[1:], device='meta')
+                for shape in (student, teacher)
+            )
+        )
+    if not necks:
+        return [(s.shape, t.shape) for s, t in inputs], True
+    if necks[0].joint:
+        inputs = [tuple(map(list, zip(*inputs)))]
+    found, certain = [], True
+    for level, pair in enumerate(inputs):
+        neck = necks[level % len(necks)]
+        aligned = _on_meta(neck, pair, examples, name, spec)
+        student, teacher = aligned[:2] if aligned else (pair[1], pair[1])
+        certain = certain and aligned is not None
+        if isinstance(student, Tensor):
+            student, teacher = [student], [teacher]
+        found += [(s.shape, t.shape) for s, t in zip(student, teacher)]
+    return found, certain
+
+
+def _on_meta(
+    neck: DistillNeck,
+    pair: tuple,
+    examples: Mapping[str, Callable[[], object]],
+    name: str,
+    spec: EntrySpec,
+) -> Aligned | None:
+    """What a neck gives for meta tensors; None where it cannot run so."""
+    if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
+        # The batch counts over all processes, and wants a GPU.
+        return None
+    supplied = {n: examples[n]() for n in neck.asks_for if n in examples}
+    state = dict(neck.named_parameters()) | dict(neck.named_buffers())
+    meta = {
+        key: torch.empty_like(tensor, device='meta')
+        for key, tensor in state.items()
+    }
+    try:
+        with torch.no_grad():
+            return functional_call(
+                neck, meta, pair, supplied, tie_weights=False
+            )
+    except ValueError as error:
+        raise ValueError(f'`distill.{name}.neck`: {error}') from error
+    except Exception as error:
+        if 'teacher_head' in supplied and isinstance(error, RuntimeError):
+            raise ValueError(
+                f'`distill.{name}.teacher_head` is {spec.teacher_head!r}, '
+                f'which does not take what {spec.texts[1]} gives, averaged '
+                f'over positions: {error}. Tap the feature that it reads.'
+            ) from error
+        print_log(
+            f'distill.{name}.neck was not tried before training: {error}',
+            'current',
+        )
+        return None

@@ -6,7 +6,7 @@ import tiny_recipes
 import torch
 from torch import nn
 
-from mmdiffkd.models.distillers.dry_run import dry_run
+from mmdiffkd.models.distillers.probe import dry_run
 from mmdiffkd.models.distillers.taps import Taps
 
 

@@ -1,4 +1,4 @@
-"""What a batch's annotations offer to necks and losses, by name."""
+"""What a step supplies to necks and losses, by an argument's name."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .rois import Sampled
 
 
-def supply_from(
+def batch_supply(
     inputs: Tensor, data_samples: list | None
 ) -> dict[str, Callable[[], object]]:
     """What can be supplied from a batch, each worked out when asked for.
@@ -35,13 +35,13 @@ def supply_from(
     }
 
 
-def stand_ins(
+def examples(
     batch_size: int,
     image: tuple[int, int],
     head: nn.Module | None = None,
     logits: torch.Size | None = None,
 ) -> dict[str, Callable[[], object]]:
-    """What can be supplied to a neck that runs on meta tensors.
+    """The same for a neck that runs on meta tensors, before training.
 
     Args:
         batch_size (int): B, also of the boxes at a tap in a RoI head.

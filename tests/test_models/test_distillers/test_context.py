@@ -6,19 +6,19 @@ from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mmdiffkd.models.distillers.distillation import SUPPLIED
-from mmdiffkd.models.distillers.rois import Sampled
-from mmdiffkd.models.distillers.supply import (
+from mmdiffkd.models.distillers.context import (
+    batch_supply,
+    examples,
     roi_labels,
-    stand_ins,
-    supply_from,
 )
+from mmdiffkd.models.distillers.rois import Sampled
+from mmdiffkd.models.part import SUPPLIED
 
 INPUTS = torch.zeros(2, 3, 32, 48)
 
 
 def ask(name, samples):
-    return supply_from(INPUTS, samples)[name]()
+    return batch_supply(INPUTS, samples)[name]()
 
 
 def classified(**meta):
@@ -86,7 +86,7 @@ def test_classes_of_sampled_boxes():
 
 
 def test_stand_ins_for_all_that_is_supplied():
-    supply = stand_ins(3, (32, 48), nn.Linear(4, 5), torch.Size((2, 5)))
+    supply = examples(3, (32, 48), nn.Linear(4, 5), torch.Size((2, 5)))
     assert set(supply) == set(SUPPLIED)
     values = {name: value() for name, value in supply.items()}
     assert values['teacher_head'].weight.is_meta
@@ -95,7 +95,7 @@ def test_stand_ins_for_all_that_is_supplied():
     assert [box.shape for box in values['gt_bboxes']] == [(1, 4)] * 3
     assert values['img_shape'] == [(32, 48)] * 3
     assert values['batch_input_shape'] == (32, 48)
-    assert set(SUPPLIED) - set(stand_ins(3, (32, 48))) == {
+    assert set(SUPPLIED) - set(examples(3, (32, 48))) == {
         'teacher_head',
         'teacher_logits',
     }

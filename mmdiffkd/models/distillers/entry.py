@@ -1,0 +1,250 @@
+"""An entry of ``distill`` at work: align, compare, weigh."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
+
+from mmdiffkd.models.losses import DistillLoss
+from mmdiffkd.models.necks import Aligned, DistillNeck
+from mmdiffkd.utils.randomness import derive_seed
+
+from ..part import DistillPart
+from .layout import laid_out
+from .spec import EntrySpec
+
+
+class Entry(BaseModule):
+    """Taps, necks, losses and a weight.
+
+    It is made by :func:`~.build.build_entry`, which has checked all of it.
+
+    Args:
+        name (str): The entry's name.
+        spec (EntrySpec): Its keys.
+        necks (Sequence[DistillNeck]): None; one for all levels; or one a
+            level.
+        losses (Sequence[DistillLoss]): One for all levels, or one for each
+            pair of tensors that the necks hand on.
+        shapes (list): Pairs of shapes, the student's and the teacher's, one
+            a level, with a batch of 2; tokens are maps.
+        box_heads (tuple[str, str], optional): The student's and the
+            teacher's box head, where the taps are in a RoI head. Defaults to
+            None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: EntrySpec,
+        necks: Sequence[DistillNeck],
+        losses: Sequence[DistillLoss],
+        shapes: list[tuple[torch.Size, torch.Size]],
+        box_heads: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.spec = spec
+        self.student_at = spec.student_at
+        self.teacher_at = spec.teacher_at
+        self.teacher_head = spec.teacher_head
+        self.weight = spec.weight
+        self.schedule = spec.schedule
+        self.factor = self.schedule.factor(0, 0)
+        self.necks = ModuleList(necks)
+        self.losses = ModuleList(losses)
+        self.shapes = shapes
+        self.box_heads = box_heads
+        # All necks are of one kind, and so are all losses.
+        neck, loss = (necks[0] if necks else DistillNeck()), losses[0]
+        self._joint = neck.joint
+        self._resizes = neck.joint or neck.resizes
+        self._asked = neck.asks_for, loss.asks_for
+        self._draws = neck.offers('draw'), loss.offers('draw')
+
+    @property
+    def parts(self) -> list[DistillPart]:
+        """Its necks and losses."""
+        return [*self.necks, *self.losses]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its necks show their stages as pictures."""
+        return (
+            len(self.necks) > 0
+            and self.box_heads is None
+            and self.necks[0].offers('trajectory')
+            and len(self.shapes[0][1]) == 4
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether the entry has a weight other than 0 now."""
+        return self.weight * self.factor != 0
+
+    def set_progress(self, epoch: int, iteration: int) -> None:
+        """Bring the scheduled weight up to date, both counted from 0."""
+        self.factor = self.schedule.factor(epoch, iteration)
+
+    def forward(
+        self,
+        students: list[Tensor],
+        teachers: list[Tensor],
+        image: Sequence[int],
+        supply: Mapping[str, Callable[[], object]],
+        seed: tuple,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compare what was tapped.
+
+        Args:
+            students (list[Tensor]): The student's tensors, one a level.
+            teachers (list[Tensor]): The teacher's.
+            image (Sequence[int]): Height and width of the input.
+            supply (Mapping): What a neck or a loss can ask for by an
+                argument's name, as functions without arguments.
+            seed (tuple): What the random stream of this step depends on,
+                besides the entry and the level.
+
+        Returns:
+            tuple[dict, dict]: Weighted losses, summed over levels; metrics,
+            averaged over levels.
+        """
+        if any(tensor.numel() == 0 for tensor in (*students, *teachers)):
+            # No box was sampled: there is nothing to take a mean of.
+            touched = [tensor.sum() for tensor in students]
+            return self.idle(touched), {}
+        losses: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
+        scale = self.weight * self.factor
+
+        def add(key: str, value: Tensor) -> None:
+            losses[key] = losses.get(key, 0) + value * scale
+
+        given_to_neck, given_to_loss = (
+            {name: supply[name]() for name in names} for names in self._asked
+        )
+        calls = self._calls(students, teachers, image)
+        drawn = self._draw_for_necks(calls, seed)
+        level = 0
+        for (neck, tensors), random in zip(calls, drawn):
+            aligned = Aligned(*tensors, {}, {})
+            if neck is not None:
+                aligned = neck(*tensors, **given_to_neck, **random)
+            pairs = [(aligned.student, aligned.teacher)]
+            if self._joint:
+                pairs = list(zip(aligned.student, aligned.teacher))
+            for pair in pairs:
+                loss = self.losses[level % len(self.losses)]
+                random = {}
+                if self._draws[1]:
+                    random = self._draw(loss, pair, (*seed, level, 'loss'))
+                add('loss_kd', loss(*pair, **given_to_loss, **random))
+                level += 1
+            for key, value in aligned.losses.items():
+                add(key, value)
+            for key, value in aligned.metrics.items():
+                share = value.detach() / len(calls)
+                metrics[key] = metrics.get(key, 0) + share
+        return losses, metrics
+
+    def _calls(
+        self,
+        students: list[Tensor],
+        teachers: list[Tensor],
+        image: Sequence[int],
+    ) -> list[tuple[DistillNeck | None, tuple]]:
+        """Each neck with what it is called on; None for no neck."""
+        pairs = [
+            laid_out(*pair, image, not self._resizes)
+            for pair in zip(students, teachers)
+        ]
+        if self._joint:
+            lists = [s for s, _ in pairs], [t for _, t in pairs]
+            return [(self.necks[0], lists)]
+        if len(self.necks) == 0:
+            return [(None, pair) for pair in pairs]
+        return [
+            (self.necks[level % len(self.necks)], pair)
+            for level, pair in enumerate(pairs)
+        ]
+
+    @torch.compiler.disable
+    def _draw_for_necks(
+        self, calls: list[tuple[DistillNeck | None, tuple]], seed: tuple
+    ) -> list[dict[str, Tensor]]:
+        """What is random in the necks, all at once: one break of a graph."""
+        return [
+            self._draw(neck, tensors, (*seed, level)) if self._draws[0] else {}
+            for level, (neck, tensors) in enumerate(calls)
+        ]
+
+    @torch.compiler.disable
+    def _draw(
+        self, part: DistillPart, tensors: tuple, seed: tuple
+    ) -> dict[str, Tensor]:
+        """Noise, timesteps and masks, from a stream of this step's own."""
+        first = tensors[0] if isinstance(tensors[0], Tensor) else tensors[0][0]
+        generator = torch.Generator(first.device)
+        generator.manual_seed(derive_seed(self.name, *seed))
+        return part.draw(*tensors, generator)
+
+    def trajectories(
+        self,
+        students: list[Tensor],
+        teachers: list[Tensor],
+        image: Sequence[int],
+        seed: tuple,
+    ) -> list[list[tuple[str, Tensor]]]:
+        """Each level's way from the student's latent to the teacher's.
+
+        Args:
+            students (list[Tensor]): The student's tensors, one a level.
+            teachers (list[Tensor]): The teacher's.
+            image (Sequence[int]): Height and width of the input.
+            seed (tuple): What the noise depends on, besides the entry.
+
+        Returns:
+            list[list[tuple[str, Tensor]]]: (caption, map) pairs a level.
+        """
+        shown = []
+        for level, (neck, pair) in enumerate(
+            self._calls(students, teachers, image)
+        ):
+            noise = self._draw(neck, pair, (*seed, level))['noise']
+            shown.append(neck.trajectory(*pair, noise))
+        return shown
+
+    def idle(self, touched: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        """A loss of 0 that touches every parameter, as DDP wants.
+
+        Nothing is computed from the parameters' values, so that the result
+        is 0 whatever they are.
+
+        Args:
+            touched (Sequence[Tensor]): Scalars of 0 to add. Defaults to ().
+        """
+        parameters = self.parameters()
+        touched = [*touched, *(p.flatten()[:0].sum() for p in parameters)]
+        return {'loss_kd': sum(touched)} if touched else {}
+
+    def describe(self) -> list[str]:
+        """What is compared, one line a level."""
+        lines = []
+        student_text, teacher_text = (
+            ' + '.join(taps) for taps in (self.student_at, self.teacher_at)
+        )
+        for level, (student, teacher) in enumerate(self.shapes):
+            parts = [f'loss {type(self.losses[0]).__name__}']
+            if self.necks:
+                neck = self.necks[level % len(self.necks)]
+                count = sum(p.numel() for p in neck.parameters())
+                parts.insert(0, f'{type(neck).__name__}, {count:,} parameters')
+            if student[2:] != teacher[2:] and not self._resizes:
+                parts.append("student's map resized")
+            lines.append(
+                f'distill.{self.name}: student {student_text} '
+                f'{tuple(student[1:])} -> teacher {teacher_text} '
+                f'{tuple(teacher[1:])}; ' + '; '.join(parts)
+            )
+        return lines

@@ -1,0 +1,425 @@
+"""The keys of an entry and of a teacher, as data.
+
+A config is read here and nowhere else: what comes out has been checked,
+except for what depends on the networks. The fields' descriptions make the
+reference pages.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from torch import nn
+
+from mmdiffkd.models.losses import DistillLoss
+from mmdiffkd.models.necks import DistillNeck
+from mmdiffkd.registry import MODELS
+from mmdiffkd.utils.arguments import check_arguments
+from mmdiffkd.utils.naming import did_you_mean
+
+from ..part import DistillPart, completed
+
+_NAME = re.compile('[a-z][a-z0-9_]*')
+
+
+def _key(description: str, cure: str, default: Any = ..., **limits) -> Any:
+    """A field whose wrong or missing value is answered with a cure."""
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={'cure': cure},
+        **limits,
+    )
+
+
+class Spec(BaseModel):
+    """Keys of a config, each with its type, default, description and cure."""
+
+    model_config = ConfigDict(
+        extra='forbid',
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def read(cls, given: Mapping, key: str) -> Self:
+        """Read a part of a config.
+
+        Args:
+            given (Mapping): Its keys and values.
+            key (str): Where it stands, for messages, such as
+                ``'distill.feature'``.
+
+        Raises:
+            ValueError: Names each key that is wrong, its value and the cure,
+                a line a key.
+        """
+        try:
+            return cls.model_validate(dict(given), context={'key': key})
+        except ValidationError as error:
+            lines = {}
+            for found in error.errors():
+                path = '.'.join(p for p in found['loc'] if isinstance(p, str))
+                lines.setdefault(path, cls._explain(found, path, key))
+            raise ValueError('\n'.join(lines.values())) from None
+
+    @classmethod
+    def _explain(cls, found: dict, path: str, key: str) -> str:
+        """One of pydantic's errors in words that name the cure."""
+        if found['type'] == 'value_error':
+            return str(found['ctx']['error'])
+        *parents, name = path.split('.')
+        for parent in parents:
+            cls = cls.model_fields[parent].annotation.__args__[0]
+        where = '.'.join([key, *parents])
+        if found['type'] == 'extra_forbidden':
+            return f'`{where}` has an unknown key {name!r}. ' + did_you_mean(
+                name, cls.model_fields
+            )
+        cure = cls.model_fields[name].json_schema_extra['cure']
+        if found['type'] == 'missing':
+            return f'`{where}` has no `{name}`. {cure}'
+        return f'`{where}.{name}` is {found["input"]!r}. {cure}'
+
+
+class ScheduleSpec(Spec):
+    """How the weight of an entry changes over a run."""
+
+    warmup: int = _key(
+        'Over how many epochs (or iterations) the weight grows linearly; the '
+        'n-th, counted from 1, has the factor min(n / warmup, 1). 0: none.',
+        'Use a number of epochs (or iterations), 0 or more.',
+        0,
+        ge=0,
+    )
+    stop: int | None = _key(
+        'After how many epochs (or iterations) distillation ends. None: '
+        'never.',
+        'Use a number of epochs (or iterations), 0 or more.',
+        None,
+        ge=0,
+    )
+    by_epoch: bool = _key(
+        'Count epochs rather than iterations.', 'Use True or False.', True
+    )
+
+    @property
+    def constant(self) -> bool:
+        """Whether the factor is 1 all the time."""
+        return self.warmup <= 1 and self.stop is None
+
+    def factor(self, epoch: int, iteration: int) -> float:
+        """The factor at an epoch and iteration, both counted from 0."""
+        done = epoch if self.by_epoch else iteration
+        if self.stop is not None and done >= self.stop:
+            return 0.0
+        return min((done + 1) / self.warmup, 1.0) if self.warmup else 1.0
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """A neck or a loss that is still to be built.
+
+    Attributes:
+        cls (type[DistillPart]): Its class, with all that the base class
+            declares.
+        arguments (dict): What the config gives for its constructor.
+        key (str): Where it stands in the config, for messages.
+    """
+
+    cls: type[DistillPart]
+    arguments: dict
+    key: str
+
+
+def _read_part(given: object, info: ValidationInfo) -> PartSpec | None:
+    if given is None and info.field_name == 'neck':
+        return None
+    key = f'{info.context["key"]}.{info.field_name}'
+    neck = info.field_name == 'neck'
+    example = 'DiffKDNeck' if neck else 'MSELoss'
+    if not isinstance(given, Mapping) or 'type' not in given:
+        raise ValueError(
+            f'`{key}` is {given!r}. Write dict(type=...), for instance '
+            f"dict(type='{example}')."
+        )
+    base, other = DistillNeck, DistillLoss
+    if not neck:
+        base, other = other, base
+    cls = _find_class(given['type'], f'{key}.type', base)
+    if issubclass(cls, other):
+        kinds = ('loss', 'neck') if neck else ('neck', 'loss')
+        raise ValueError(
+            f'`{key}.type` is {given["type"]!r}, which is a {kinds[0]}, not '
+            f'a {kinds[1]}. ' + did_you_mean(cls.__name__, _ours(base))
+        )
+    arguments = {
+        k: v for k, v in given.items() if k not in ('type', '_scope_')
+    }
+    accepted = inspect.signature(cls).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        for name in arguments:
+            if name not in ('_scope_', *accepted):
+                raise ValueError(
+                    f'`{key}` has an unknown key {name!r}. '
+                    + did_you_mean(name, accepted)
+                )
+    check_arguments(cls, arguments, key)
+    return PartSpec(completed(cls, base), arguments, key)
+
+
+def _ours(base: type) -> list[str]:
+    """The names of our necks or losses, and of those registered with them."""
+    MODELS.import_from_location()
+    return [n for n, c in MODELS.module_dict.items() if issubclass(c, base)]
+
+
+def _find_class(kind: object, key: str, base: type) -> type[nn.Module]:
+    if isinstance(kind, type):
+        return kind
+    if not isinstance(kind, str):
+        raise ValueError(
+            f'`{key}` is {kind!r}. Write the name of one of ours, or '
+            'package.Name.'
+        )
+    if '.' not in kind:
+        MODELS.import_from_location()
+        if kind not in MODELS.module_dict:
+            raise ValueError(
+                f'`{key}` is {kind!r}, which mmdiffkd does not have. '
+                + did_you_mean(kind, _ours(base))
+            )
+    try:
+        cls = MODELS.get(kind)
+    except Exception:
+        cls = None
+    if cls is None:
+        raise ValueError(
+            f'`{key}` is {kind!r}, which is not registered. Write the name '
+            'of one of ours, or package.Name.'
+        )
+    return cls
+
+
+_Part = Annotated[
+    PartSpec | None,
+    BeforeValidator(_read_part),
+    WithJsonSchema({'type': 'dict'}),
+]
+_Taps = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(
+        lambda at: (
+            (at,)
+            if isinstance(at, str)
+            else tuple(at)
+            if isinstance(at, Sequence) and at
+            else at
+        )
+    ),
+    WithJsonSchema({'type': 'str or list of str'}),
+]
+_TAP = "Write a tap, for instance 'backbone[-1]', or a list of taps."
+
+
+class EntrySpec(Spec):
+    """What is compared, how, and with which weight."""
+
+    at: _Taps = _key(
+        'What to read of both networks: a tap, or a list of taps, one a '
+        'level.',
+        _TAP,
+        None,
+    )
+    student_at: _Taps = _key('What to read of the student.', _TAP, None)
+    teacher_at: _Taps = _key('What to read of the teacher.', _TAP, None)
+    neck: _Part = _key(
+        'The distillation neck, dict(type=...). None: the tensors are '
+        'compared as they are.',
+        "Write dict(type=...), for instance dict(type='DiffKDNeck').",
+        None,
+    )
+    loss: _Part = _key(
+        'The distance, dict(type=...), with its own loss_weight.',
+        "Add for instance loss=dict(type='MSELoss').",
+    )
+    weight: float = _key(
+        'Multiplies everything of the entry. 0 switches it off.',
+        'Use a number, 0 (off) or more.',
+        1.0,
+        ge=0,
+    )
+    schedule: ScheduleSpec | None = _key(
+        'How the weight changes over a run.',
+        'Write for instance dict(warmup=5, stop=80).',
+        None,
+    )
+    shared: bool = _key(
+        'One neck and one loss for all levels, rather than one a level.',
+        'Use True or False.',
+        False,
+    )
+    teacher_head: str | None = _key(
+        'The module of the teacher that a neck or a loss asks for by the '
+        'argument teacher_head (the module) or teacher_logits (what it '
+        'returned).',
+        'Name a module of the teacher, without an index, for instance '
+        "'head.fc'.",
+        None,
+    )
+
+    @field_validator('loss', mode='before')
+    @classmethod
+    def _has_loss(cls, given: object, info: ValidationInfo) -> object:
+        if given is None:
+            key, cure = info.context['key'], cls.model_fields['loss']
+            cure = cure.json_schema_extra['cure']
+            raise ValueError(f'`{key}` has no `loss`. {cure}')
+        return given
+
+    @field_validator('teacher_head')
+    @classmethod
+    def _is_path(cls, head: str | None, info: ValidationInfo) -> str | None:
+        if head is not None and {*'[@'} & {*head}:
+            cure = cls.model_fields['teacher_head'].json_schema_extra['cure']
+            key = info.context['key']
+            raise ValueError(f'`{key}.teacher_head` is {head!r}. {cure}')
+        return head
+
+    @model_validator(mode='after')
+    def _complete(self, info: ValidationInfo) -> Self:
+        key = info.context['key']
+        if self.at and (self.student_at or self.teacher_at):
+            raise ValueError(
+                f'`{key}` has `at` and also `student_at` or `teacher_at`. '
+                'Give `at` for both, or one of each.'
+            )
+        self.student_at = self.student_at or self.at
+        self.teacher_at = self.teacher_at or self.at
+        for role, taps in (
+            ('student', self.student_at),
+            ('teacher', self.teacher_at),
+        ):
+            if not taps:
+                raise ValueError(
+                    f'`{key}` does not say what to read of the {role}. Add '
+                    f'`at` (for both) or `{role}_at`, for instance '
+                    "'backbone[-1]'."
+                )
+        self.schedule = self.schedule or ScheduleSpec()
+        return self
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The student's and the teacher's taps, for messages."""
+        return tuple(
+            ' + '.join(repr(tap) for tap in taps)
+            for taps in (self.student_at, self.teacher_at)
+        )
+
+
+def read_entry(name: str, given: object) -> EntrySpec:
+    """Read an entry of ``distill``.
+
+    Args:
+        name (str): Its name.
+        given (Mapping): Its keys and values.
+
+    Raises:
+        ValueError: If the name misleads or is reserved, or a key is unknown,
+            missing or wrong.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f'`distill` has an entry named {name!r}. Use lower-case letters, '
+            'digits and underscores, beginning with a letter.'
+        )
+    if 'loss' in name:
+        raise ValueError(
+            f'`distill` has an entry named {name!r}; MMEngine adds up every '
+            'logged value whose name contains "loss". Choose another name, '
+            "for instance what is compared: 'feature', 'logits'."
+        )
+    if name == 'step' or hasattr(nn.ModuleDict(), name):
+        raise ValueError(
+            f'`distill` has an entry named {name!r}, which is reserved. '
+            "Choose another name, for instance 'feature' or 'logits'."
+        )
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'`distill.{name}` is {given!r}. Write dict(at=..., loss=...).'
+        )
+    return EntrySpec.read(given, f'distill.{name}')
+
+
+class TeacherSpec(Spec):
+    """Which network teaches, and how it runs."""
+
+    config: Any = _key(
+        "The teacher's whole config: a path, a package::name, or the config "
+        'itself.',
+        "Add teacher=dict(config=...), a path, a 'package::name' or the "
+        'config itself.',
+    )
+    checkpoint: str | Path | None = _key(
+        "Its weights, a file or an https URL: a plain model's, an MMEngine "
+        "run's, or a distiller's checkpoint. None means a random teacher, on "
+        'purpose; it has to be said.',
+        'Add teacher=dict(checkpoint=...), a file or an https URL; None for '
+        'a random teacher, if that is what you want.',
+    )
+    strict: bool = _key(
+        'Refuse missing and unexpected keys of the checkpoint.',
+        'Use True or False.',
+        True,
+    )
+    trusted: bool = _key(
+        'Unpickle anything in the checkpoint, which runs code from it.',
+        'Use True or False.',
+        False,
+    )
+    inherit: Any = _key(
+        "Paths of modules below which the student begins with the teacher's "
+        "values where names and shapes agree, ('neck', 'bbox_head') say.",
+        'Write a tuple of module paths.',
+        (),
+    )
+    fold_batch_norm: bool = _key(
+        'Fold batch norms into the convolutions before them; never one with '
+        'a tap on it.',
+        'Use True or False.',
+        False,
+    )
+    channels_last: bool = _key(
+        "Keep the channels of an image's position side by side in memory, "
+        'which convolutions prefer. Tapped maps have this layout too.',
+        'Use True or False.',
+        False,
+    )
+    dtype: Literal['bfloat16', 'float16'] | None = _key(
+        "'bfloat16' or 'float16': run under autocast to this type, whatever "
+        "the student runs in. Tapped tensors are handed on in the input's "
+        'type.',
+        "Use 'bfloat16', 'float16', or None for the student's.",
+        None,
+    )
+    compile: bool = _key(
+        'Compile the forward pass by torch.compile.',
+        'Use True or False.',
+        False,
+    )

@@ -1,0 +1,79 @@
+"""A distiller's state dict: the plain student's names, and ``distill.*``."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from mmdiffkd.utils import DISTILL_PREFIX
+
+STUDENT_PREFIX = 'student.'
+_OWN = ('student', 'distill')
+
+
+def name_as_plain_student(distiller: nn.Module) -> None:
+    """Save the student's weights under its plain names, and load them so.
+
+    Args:
+        distiller (nn.Module): A module with the children ``student`` and
+            ``distill``.
+    """
+    distiller._register_state_dict_hook(_drop_student_prefix)
+    distiller._register_load_state_dict_pre_hook(
+        _restore_student_prefix, with_module=True
+    )
+
+
+def _rename(mapping: dict, rename: Callable[[str], str]) -> None:
+    """Rename keys in place, keeping their order."""
+    items = [(rename(key), value) for key, value in mapping.items()]
+    mapping.clear()
+    mapping.update(items)
+
+
+def _drop_student_prefix(
+    distiller: nn.Module, state: dict, prefix: str, metadata: dict
+) -> None:
+    """State-dict hook: the student's weights get their plain names."""
+    long = prefix + STUDENT_PREFIX
+
+    def shorten(key: str) -> str:
+        return prefix + key[len(long) :] if key.startswith(long) else key
+
+    _rename(state, shorten)
+    if getattr(state, '_metadata', None) is not None:
+        own = prefix[:-1]
+        student = long[:-1]
+        _rename(
+            state._metadata,
+            lambda key: own if key == student else shorten(key),
+        )
+
+
+def _restore_student_prefix(
+    distiller: nn.Module, state: dict, prefix: str, metadata: dict, *rest
+) -> None:
+    """Load pre-hook: plain names are the student's.
+
+    A checkpoint without any ``distill.*``, a plain model's, leaves the necks
+    as they are.
+    """
+    ours = prefix + DISTILL_PREFIX
+
+    def lengthen(key: str) -> str:
+        if not key.startswith(prefix) or key.startswith(ours):
+            return key
+        return prefix + STUDENT_PREFIX + key[len(prefix) :]
+
+    _rename(state, lengthen)
+    if getattr(state, '_metadata', None) is not None:
+        # Added, not renamed: the dictionary is the caller's own.
+        versions = state._metadata
+        for key, value in list(versions.items()):
+            root = key.removeprefix(prefix).partition('.')[0]
+            if key.startswith(prefix) and root not in ('', *_OWN):
+                versions[lengthen(key)] = value
+        student = prefix + STUDENT_PREFIX[:-1]
+        versions[student] = versions.get(prefix[:-1], {})
+    if not any(key.startswith(ours) for key in state):
+        for key, value in distiller.distill.state_dict().items():
+            state[ours + key] = value

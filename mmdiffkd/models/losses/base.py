@@ -1,0 +1,122 @@
+"""What every distillation loss declares, and what is checked once for all."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from ..part import DistillPart, names_of_arguments
+from .operands import check_equal_shapes, comparable
+
+_RANKS = {
+    'map': (4, 'maps (B, C, H, W)', 'tap a stage before it is pooled'),
+    'vector': (2, 'vectors (B, C)', 'tap what is pooled, or logits'),
+}
+
+
+class DistillLoss(DistillPart):
+    """A distance between a student's and a teacher's tensor.
+
+    A subclass writes :meth:`distance`. :meth:`forward` checks the two
+    tensors, brings them to one precision and multiplies by ``loss_weight``.
+    Class attributes say what a loss compares:
+
+    Attributes:
+        feature (str or None): ``'map'`` for (B, C, H, W) or ``'vector'`` for
+            (B, C), if it takes one of the two alone. Defaults to None.
+        over_classes (bool): Whether it compares distributions over classes,
+            so that both networks need the same classes. Defaults to False.
+        any_channels (bool): Whether the channels, axis 1, may differ.
+            Defaults to False.
+        prepared (bool): Whether it can be used without a pass of the teacher
+            over the training data, see :meth:`prepare`. Defaults to True.
+
+    Args:
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+    """
+
+    feature: str | None = None
+    over_classes = False
+    any_channels = False
+    prepared = True
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    @classmethod
+    def arguments(cls) -> tuple[str, ...]:
+        """The names of the arguments that a call takes."""
+        own = cls.forward is not DistillLoss.forward
+        return names_of_arguments(cls.forward if own else cls.distance)
+
+    def forward(
+        self, preds_S: Tensor, preds_T: Tensor, *args: object, **kwargs: object
+    ) -> Tensor:
+        """Compare two tensors.
+
+        Args:
+            preds_S (Tensor): The student's.
+            preds_T (Tensor): The teacher's; :meth:`distance` says which
+                shapes the two may have.
+            *args (object): Further arguments of :meth:`distance`.
+            **kwargs (object): The same by name.
+
+        Returns:
+            Tensor: A scalar, computed in float32 or better.
+
+        Raises:
+            ValueError: If the tensors cannot be compared.
+        """
+        self._check_ranks(preds_S.shape, preds_T.shape)
+        preds = comparable(preds_S, preds_T, self.any_channels)
+        return self.loss_weight * self.distance(*preds, *args, **kwargs)
+
+    def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """The distance without its weight, a scalar.
+
+        Args:
+            preds_S (Tensor): The student's, in float32 or float64 whatever
+                autocast made of it.
+            preds_T (Tensor): The teacher's, of the same type.
+        """
+        raise NotImplementedError
+
+    def check_shapes(
+        self, student: Sequence[int], teacher: Sequence[int]
+    ) -> None:
+        """Refuse shapes that the loss cannot compare.
+
+        Args:
+            student (Sequence[int]): The shape of the student's tensor.
+            teacher (Sequence[int]): That of the teacher's.
+
+        Raises:
+            ValueError: If the two differ, or are not what ``feature`` says.
+        """
+        self._check_ranks(student, teacher)
+        check_equal_shapes(student, teacher, self.any_channels)
+
+    def _check_ranks(self, *shapes: Sequence[int]) -> None:
+        if self.feature is None:
+            return
+        rank, words, cure = _RANKS[self.feature]
+        for side, shape in zip(('student', 'teacher'), shapes):
+            if len(shape) != rank:
+                if self.over_classes:
+                    cure += '; KLDivergence and DISTLoss take maps of classes'
+                raise ValueError(
+                    f'{type(self).__name__} compares {words}, but the '
+                    f"{side}'s tensor has the shape {tuple(shape)}: {cure}"
+                )
+
+    def prepare(self, teachers: Iterable[Tensor]) -> None:
+        """Learn from one pass of the teacher over the training data.
+
+        It is called before training where ``prepared`` is False. A subclass
+        that overrides it keeps what it learned in buffers, and sets
+        ``prepared`` then and when a state is loaded.
+
+        Args:
+            teachers (Iterable[Tensor]): The teacher's tensors, batch by
+                batch; of several processes each sees its share.
+        """
