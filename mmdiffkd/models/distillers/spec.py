@@ -74,20 +74,22 @@ class Spec(BaseModel):
         except ValidationError as error:
             lines = {}
             for found in error.errors():
-                path = '.'.join(p for p in found['loc'] if isinstance(p, str))
-                lines.setdefault(path, cls._explain(found, path, key))
+                # A list's index is not a key.
+                path = [p for p in found['loc'] if isinstance(p, str)]
+                path = path or list(found['loc'])
+                lines.setdefault(tuple(path), cls._explain(found, path, key))
             raise ValueError('\n'.join(lines.values())) from None
 
     @classmethod
-    def _explain(cls, found: dict, path: str, key: str) -> str:
+    def _explain(cls, found: dict, path: list, key: str) -> str:
         """One of pydantic's errors in words that name the cure."""
         if found['type'] == 'value_error':
             return str(found['ctx']['error'])
-        *parents, name = path.split('.')
+        *parents, name = path
         for parent in parents:
             cls = cls.model_fields[parent].annotation.__args__[0]
         where = '.'.join([key, *parents])
-        if found['type'] == 'extra_forbidden':
+        if found['type'] in ('extra_forbidden', 'invalid_key'):
             return f'`{where}` has an unknown key {name!r}. ' + did_you_mean(
                 name, cls.model_fields
             )
@@ -190,12 +192,12 @@ def _ours(base: type) -> list[str]:
 
 
 def _find_class(kind: object, key: str, base: type) -> type[nn.Module]:
-    if isinstance(kind, type):
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
         return kind
     if not isinstance(kind, str):
         raise ValueError(
-            f'`{key}` is {kind!r}. Write the name of one of ours, or '
-            'package.Name.'
+            f'`{key}` is {kind!r}. Write the name of one of ours, '
+            'package.Name, or a class of modules.'
         )
     if '.' not in kind:
         MODELS.import_from_location()
