@@ -27,8 +27,8 @@ from pathlib import Path
 
 import torch
 
+from mmdiffkd.safety.atomic_files import is_complete
 from mmdiffkd.utils import read_checkpoint
-from mmdiffkd.utils.whole_files import is_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = str(ROOT / 'tools/train.py')
@@ -170,9 +170,9 @@ def wait_for_moment(training: Training, seconds: float) -> None:
 
 def broken_files(folder: Path) -> list[str]:
     """What is there but not whole, or pointed to but not there."""
-    broken = [str(p) for p in folder.glob('*.pth') if not is_whole(p)]
+    broken = [str(p) for p in folder.glob('*.pth') if not is_complete(p)]
     pointer = folder / 'last_checkpoint'
-    if pointer.exists() and not is_whole(pointer.read_text()):
+    if pointer.exists() and not is_complete(pointer.read_text()):
         broken.append(f'{pointer}: {pointer.read_text()!r}')
     return broken
 

@@ -15,12 +15,12 @@ _SWITCH = '`default_hooks.checkpoint.exact_resume` is True'
 class ExactResume:
     """What a checkpoint lacks for a run that goes on as it would have.
 
-    Belongs to :class:`~mmdiffkd.engine.checkpoint_hook.CheckpointHook`, which
+    Belongs to :class:`~mmdiffkd.safety.checkpoints.CheckpointHook`, which
     calls it.
 
     - Every process's random state goes into the checkpoint, and back.
     - What a sample draws depends on the seed, on when it is visited and on
-      its index alone, see :mod:`~mmdiffkd.engine.seeded_data`.
+      its index alone, see :mod:`~mmdiffkd.safety.seeded_data`.
     - Validation moves no stream; one that was due when the checkpoint was
       written is made up for, since a scheduler or the best checkpoint may
       depend on it.
