@@ -7,6 +7,7 @@ import pytest
 import tiny_recipes
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from tiny_recipes import DISTILL_LINES
 
@@ -270,3 +271,43 @@ def test_another_runs_files_stay(tmp_path):
 def test_the_switch_is_a_switch():
     with pytest.raises(ValueError, match="exact_resume.*'yes'"):
         CheckpointHook(exact_resume='yes')
+
+
+HOOKS.register_module(name='SplitHook', module=CheckpointHook, force=True)
+
+
+@pytest.mark.parametrize('ema', [False, True])
+def test_tensors_of_a_prefix_lie_under_a_key_of_their_own(tmp_path, ema):
+    hooks = dict(custom_hooks=[dict(type='EMAHook', momentum=0.3)])
+    split = {'head.': 'head_state_dict', 'no.': 'no_state_dict'}
+
+    def recipe(epochs, **changes):
+        return tiny_recipes.recipe(
+            tmp_path,
+            tiny_recipes.classifier(),
+            epochs,
+            default_hooks=dict(checkpoint=dict(type='SplitHook', split=split)),
+            **(hooks if ema else {}),
+            **changes,
+        )
+
+    trained = train(recipe(2)).model.state_dict()
+    checkpoint = read_checkpoint(tmp_path / 'work/epoch_2.pth')
+    names = {k for k in trained if k.startswith('head.')}
+    assert checkpoint['head_state_dict'].keys() == names
+    assert checkpoint['no_state_dict'] == {}
+    for key in ('state_dict', 'ema_state_dict'):
+        assert not [k for k in checkpoint.get(key, ()) if 'head.' in k]
+    assert ('ema_state_dict' in checkpoint) == ema
+
+    class Begun(Hook):
+        def before_train(self, runner):
+            self.state = {
+                k: v.clone() for k, v in runner.model.state_dict().items()
+            }
+
+    begun = Begun()
+    train(recipe(3, resume=True), begun)
+    assert begun.state.keys() == trained.keys()
+    for name, value in trained.items():
+        assert torch.equal(begun.state[name], value), name
