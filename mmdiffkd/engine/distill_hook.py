@@ -19,13 +19,7 @@ from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
 
-_CONSTRUCTORS = (
-    None,
-    'DefaultOptimWrapperConstructor',
-    'mmengine.DefaultOptimWrapperConstructor',
-    'OptimWrapperConstructor',
-    'mmdiffkd.OptimWrapperConstructor',
-)
+_CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
 
 
 @HOOKS.register_module()
@@ -108,12 +102,9 @@ class DistillHook(Hook):
             )
         guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
-        constructor = config.get('constructor')
-        if isinstance(constructor, str) or constructor is None:
-            known = constructor in _CONSTRUCTORS
-        else:
-            known = constructor.__name__ in _CONSTRUCTORS
-        if runner.cfg.get('train_cfg') and not known:
+        constructor = config.get('constructor') or _CONSTRUCTORS[0]
+        name = getattr(constructor, '__name__', constructor).split('.')[-1]
+        if runner.cfg.get('train_cfg') and name not in _CONSTRUCTORS:
             raise ValueError(
                 f'`optim_wrapper.constructor` is {constructor!r}, which does '
                 'not know a distiller and would give wrong learning rates. '

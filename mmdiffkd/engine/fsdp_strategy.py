@@ -1,6 +1,6 @@
 """Sharding a distiller over processes, with a full teacher on each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -41,7 +41,11 @@ class FSDPStrategy(safety.FSDPStrategy):
     """
 
     def __init__(
-        self, *, model_wrapper: Mapping | None = None, **kwargs
+        self,
+        *,
+        units: Sequence[str] = (),
+        model_wrapper: Mapping | None = None,
+        **kwargs,
     ) -> None:
         precision = (model_wrapper or {}).get('mixed_precision') or {}
         if dict(precision).get('buffer_dtype'):
@@ -50,7 +54,7 @@ class FSDPStrategy(safety.FSDPStrategy):
                 'set, which a distiller cannot have. Leave it out: noise '
                 'schedules stay in float32.'
             )
-        super().__init__(model_wrapper=model_wrapper, **kwargs)
+        super().__init__(units=units, model_wrapper=model_wrapper, **kwargs)
 
     def root(self, model: nn.Module) -> nn.Module:
         """The student.

@@ -16,14 +16,9 @@ __all__ = ['NonFiniteHook', 'NonFiniteLoss', 'replay']
 
 
 def replay(model: nn.Module, saved: Mapping) -> dict:
-    """Compute the losses of a saved iteration once more.
+    """Compute the losses of a saved iteration once more, with its noise.
 
-    Args:
-        model (nn.Module): The run's model, not wrapped.
-        saved (Mapping): What ``nonfinite_iter_<N>.pth`` holds.
-
-    Returns:
-        dict: Losses by name, as the model's forward pass returns them.
+    Arguments and result: :func:`mmdiffkd.safety.nonfinite.replay`.
     """
     if saved.get('noise') is not None:
         model.noise_stream = saved['noise']

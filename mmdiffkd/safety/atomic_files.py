@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -87,9 +86,7 @@ def remove_stale(folder: str | Path) -> None:
     Args:
         folder (str or Path): Where :func:`atomic_write` writes.
     """
-    for path in Path(folder).glob('.*.tmp'):
-        if not re.fullmatch(r'\..+\.\d+\.tmp', path.name):
-            continue
+    for path in Path(folder).glob('.*.[0-9]*.tmp'):
         with suppress(OSError), path.open('rb') as file:
             # Fails while the writer lives.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

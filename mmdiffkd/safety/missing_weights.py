@@ -1,10 +1,9 @@
 """Evaluating no model that has kept random weights."""
 
-from collections import OrderedDict
-
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 
 class MissingWeightsHook(Hook):
@@ -29,13 +28,8 @@ class MissingWeightsHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        given = checkpoint.get('state_dict', checkpoint)
-        state = OrderedDict(
-            (name.removeprefix('module.'), value)
-            for name, value in given.items()
-        )
-        # Versions of modules, by which these rename older tensors.
-        state._metadata = getattr(given, '_metadata', None)
+        state = checkpoint.get('state_dict', checkpoint)
+        consume_prefix_in_state_dict_if_present(state, 'module.')
         try:
             missing = model.load_state_dict(state, strict=False).missing_keys
         except RuntimeError as error:

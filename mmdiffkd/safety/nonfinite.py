@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from mmdiffkd.utils.randomness import random_state, set_random_state
@@ -203,8 +204,7 @@ class NonFiniteHook(Hook):
         self._check_buffers(runner)
 
     def _check_buffers(self, runner: Runner) -> None:
-        name = _first_nonfinite(runner.model.named_buffers())
-        if name is not None:
+        if name := _first_nonfinite(runner.model.named_buffers()):
             raise NonFiniteLoss(
                 f'iteration {runner.iter + 1} cannot be skipped: its values '
                 f'have got into the buffer {name!r}, which is not finite '
@@ -292,8 +292,7 @@ class NonFiniteHook(Hook):
             lines.append(f'Inputs of {what}: {"; ".join(ranges[prefix])}.')
         batch = _range(*_tensors(saved['batch']))
         lines.append(f'The batch as loaded: {batch}.')
-        weights = _first_nonfinite(model.named_parameters())
-        if weights is not None:
+        if weights := _first_nonfinite(model.named_parameters()):
             lines.append(f'Weights that are not finite themselves: {weights}.')
         elif first:
             lines.append(f'First module with such an output: {first[0]}.')
@@ -302,16 +301,7 @@ class NonFiniteHook(Hook):
     def snapshot(
         self, runner: Runner, model: nn.Module, batch: object
     ) -> dict:
-        """What to save of an iteration, for ``replay``.
-
-        Args:
-            runner (Runner): The runner.
-            model (nn.Module): Its model, not wrapped.
-            batch (object): The batch as loaded.
-
-        Returns:
-            dict: The iteration's number, batch, weights and random state.
-        """
+        """What to save of an iteration, for ``replay``."""
         state = model.state_dict().items()
         return {
             'iter': runner.iter + 1,
@@ -324,16 +314,11 @@ class NonFiniteHook(Hook):
     def watch(
         self, model: nn.Module, note: Callable[[str, str, object], None]
     ) -> list[RemovableHandle]:
-        """Note what the losses are computed from during a forward pass.
+        """Note what the losses are computed from, in a forward pass.
 
-        Args:
-            model (nn.Module): The model, not wrapped.
-            note (Callable): Takes (prefix, label, tensors): losses whose
-                names begin with the prefix are computed from these tensors.
-
-        Returns:
-            list[RemovableHandle]: Forward hooks. Here they note the outputs
-            of the model's direct parts, for all losses.
+        ``note(prefix, label, tensors)`` says that the losses whose names
+        begin with the prefix are computed from the tensors. Here these are
+        the outputs of the model's direct parts, for all losses.
         """
         return [
             module.register_forward_hook(
@@ -344,16 +329,12 @@ class NonFiniteHook(Hook):
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
-    """The tensors of floats in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() or value.dtype is torch.uint8:
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+    """The tensors of floats, and of images, in nested lists and dicts."""
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor) and (
+            leaf.is_floating_point() or leaf.dtype is torch.uint8
+        ):
+            yield leaf
 
 
 def _is_finite(value: object) -> bool:
@@ -373,16 +354,12 @@ def _range(*tensors: Tensor) -> str:
 
 def _describe(terms: Mapping[str, Tensor]) -> str:
     """The terms of a loss that are not finite, with their values."""
-    values = {k: float(torch.as_tensor(v).detach()) for k, v in terms.items()}
     return ', '.join(
-        f'{key} is {value}'
-        for key, value in values.items()
+        f'{key} is {float(value)}'
+        for key, value in terms.items()
         if not math.isfinite(value)
     )
 
 
 def _first_nonfinite(named: Iterator[tuple[str, Tensor]]) -> str | None:
-    for name, tensor in named:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            return name
-    return None
+    return next((name for name, t in named if not _is_finite(t)), None)

@@ -62,27 +62,19 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         **kwargs,
     ) -> None:
         wrapper = dict(model_wrapper or {})
-        for key, wrong, cure in (
-            (
-                'skip_init_weights',
-                kwargs.get('skip_init_weights', False),
-                'Leave it out: what is not a parameter would stay empty',
-            ),
-            (
-                'state_dict_cfg',
-                kwargs.get('state_dict_cfg', 'full') != 'full',
-                'Leave it out: a checkpoint is one file',
-            ),
-            (
-                'model_wrapper.auto_wrap_policy',
-                'auto_wrap_policy' in wrapper,
-                'Name classes in `strategy.units` instead',
-            ),
+        if 'auto_wrap_policy' in wrapper:
+            raise ValueError(
+                '`strategy.model_wrapper.auto_wrap_policy` is set. Name '
+                'classes in `strategy.units` instead.'
+            )
+        for key, only, reason in (
+            ('skip_init_weights', False, 'buffers would stay empty'),
+            ('state_dict_cfg', 'full', 'a checkpoint is one file'),
         ):
-            if wrong:
+            if kwargs.get(key, only) != only:
                 raise ValueError(
-                    f'`strategy.{key}` is set, which this strategy does '
-                    f'not take. {cure}.'
+                    f'`strategy.{key}` is {kwargs[key]!r}. Leave it out: '
+                    f'{reason}.'
                 )
         self.units = frozenset([units] if isinstance(units, str) else units)
         on_cpu = get_device() == 'cpu'
@@ -99,14 +91,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         super().__init__(model_wrapper=wrapper, **kwargs)
 
     def root(self, model: nn.Module) -> nn.Module:
-        """The module in which ``units`` are looked for, a unit itself.
-
-        Args:
-            model (nn.Module): The model, not wrapped.
-
-        Returns:
-            nn.Module: Here the model.
-        """
+        """The module in which ``units`` are looked for, a unit itself."""
         return model
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
@@ -147,7 +132,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         shared = model.sharding_strategy is not ShardingStrategy.NO_SHARD
         if shared and getattr(wrapper, 'clip_func', None) is clip_grad_norm_:
             wrapper.clip_func = partial(
-                clip_sharded_grad_norm_, group=model.process_group
+                _clip_sharded_grad_norm, group=model.process_group
             )
         return wrapper
 
@@ -179,28 +164,14 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             super().save_checkpoint(file.name, **kwargs)
 
 
-def clip_sharded_grad_norm_(
+def _clip_sharded_grad_norm(
     parameters: Iterable[Tensor],
     max_norm: float,
     norm_type: float = 2.0,
     group: dist.ProcessGroup | None = None,
     **options,
 ) -> Tensor:
-    """Clip gradients of which each process holds a part.
-
-    Every process of the group has to call it.
-
-    Args:
-        parameters (Iterable[Tensor]): This process's parts.
-        max_norm (float): The limit.
-        norm_type (float): The p of the norm. Defaults to 2.0.
-        group (ProcessGroup, optional): The processes that hold the parts.
-            Defaults to None, all.
-        **options: Further ones of ``torch.nn.utils.clip_grad_norm_``.
-
-    Returns:
-        Tensor: The norm of all parts together, a scalar.
-    """
+    """As torch's ``clip_grad_norm_``, where each process holds a part."""
     parameters = list(parameters)
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = get_total_norm(gradients, norm_type, **options)

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mmdiffkd.safety import FSDPStrategy
-from mmdiffkd.safety.sharding import clip_sharded_grad_norm_
+from mmdiffkd.safety.sharding import _clip_sharded_grad_norm
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_one_process_clips_as_torch_does(one_process, norm_type):
     twins = [nn.Parameter(p.detach().clone()) for p in parameters]
     for parameter, twin in zip(parameters, twins):
         twin.grad = parameter.grad.clone()
-    norm = clip_sharded_grad_norm_(parameters, 0.5, norm_type)
+    norm = _clip_sharded_grad_norm(parameters, 0.5, norm_type)
     expected = nn.utils.clip_grad_norm_(twins, 0.5, norm_type)
     torch.testing.assert_close(norm, expected)
     for parameter, twin in zip(parameters, twins):

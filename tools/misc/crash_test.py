@@ -1,11 +1,11 @@
 """Kill a training run again and again, and see that nothing is lost.
 
-Trains CONFIG once without interruption. Then trains it again, in processes that
-are killed (SIGKILL) at random moments and resumed with --resume. Compares the
-results with the first, bit for bit: student, necks and optimizer. A finished
-run is followed by another, until there were enough kills. Every second kill
-aims at the moment in which a checkpoint is being written. After each kill,
-every checkpoint that lies there has to be complete.
+Trains CONFIG once without interruption. Then trains it again, in processes
+that are killed (SIGKILL) at random moments and resumed with --resume. Compares
+the results with the first, bit for bit: student, necks and optimizer. A
+finished run is followed by another, until there were enough kills. Every
+second kill aims at the moment in which a checkpoint is being written. After
+each kill, every checkpoint that lies there has to be complete.
 
     python tools/misc/crash_test.py [CONFIG] [--kills 50]
 
@@ -283,8 +283,8 @@ def main() -> None:
     print(
         f'{kills} kills, {writing} of them aimed at the writing of a '
         f'checkpoint ({left} left an unfinished one), in {runs} runs: '
-        'every checkpoint complete at any time, and every run the same as '
-        f'the uninterrupted one, bit for bit. {time.monotonic() - began:.0f} s.'
+        'every checkpoint complete at any time, and every run the same as the '
+        f'uninterrupted one, bit for bit. {time.monotonic() - began:.0f} s.'
     )
 
 
