@@ -120,7 +120,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             source = find_latest_checkpoint(runner.work_dir)
         if source is None:
             return
-        # Where the pointer itself is broken, it is what is refused.
+        # An empty source comes from a pointer that is itself broken.
         source = source or str(Path(runner.work_dir) / 'last_checkpoint')
         self._source = source
         if '://' in source or Path(source).is_dir():
@@ -161,16 +161,15 @@ class CheckpointHook(MMEngineCheckpointHook):
                 f'{checkpoint["meta"]["epoch"] + 1}, which starts over.'
             )
             checkpoint['meta']['iter'] = start['iter']
-            for key in ('param_schedulers', 'optimizer'):
-                if key in checkpoint and isinstance(start[key], Mapping):
-                    checkpoint[key].update(start[key])
-                elif key in checkpoint:
-                    checkpoint[key] = start[key]
+            if 'param_schedulers' in checkpoint:
+                checkpoint['param_schedulers'] = start['param_schedulers']
+            if 'optimizer' in checkpoint:
+                checkpoint['optimizer'].update(start['optimizer'])
             if record:
                 record['validated'] = True
 
     def _refusal(self, source: str | None, reason: str) -> str:
-        offer = 'Give one that is.'
+        offer = 'Give the complete checkpoint of a run.'
         if source is not None:
             pattern = self.filename_tmpl.format('*')
             other = newest_complete(Path(source).parent, pattern)
@@ -181,7 +180,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     # Training.
 
     def before_train(self, runner: Runner) -> None:
-        """Choose how files are written, and go on where the run stopped."""
+        """Choose how files are written, and restore what a resume needs."""
         folder = self.out_dir or runner.work_dir
         if (
             self.backend_args is None
@@ -224,7 +223,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if counts_epochs(runner) and self.end_of_epoch(
             runner.train_dataloader, batch_idx
         ):
-            # It waits until the epoch is over, counters and all.
+            # `after_train_epoch` saves it, with the epoch's final counters.
             return
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
