@@ -354,9 +354,10 @@ def _range(*tensors: Tensor) -> str:
 
 def _describe(terms: Mapping[str, Tensor]) -> str:
     """The terms of a loss that are not finite, with their values."""
+    values = {k: float(torch.as_tensor(v).detach()) for k, v in terms.items()}
     return ', '.join(
-        f'{key} is {float(value)}'
-        for key, value in terms.items()
+        f'{key} is {value}'
+        for key, value in values.items()
         if not math.isfinite(value)
     )
 
