@@ -131,7 +131,9 @@ def start(folder: Path, runs: str) -> None:
         write_class_folders(data, images_per_class=4, size=(20, 20))
     environment = {
         **os.environ,
-        'PYTHONPATH': str(Path(__file__).parent),
+        'PYTHONPATH': os.pathsep.join(
+            [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]
+        ),
         'CUDA_VISIBLE_DEVICES': '',
         'DS_ACCELERATOR': 'cpu',
     }

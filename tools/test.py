@@ -7,16 +7,13 @@ not read.
 """
 
 import argparse
-from collections import OrderedDict
 from copy import deepcopy
 
 import mmengine
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import METRICS
-from mmengine.runner import Runner
 
+from mmdiffkd.safety import MissingWeightsHook
 from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.command_line import (
     add_run_arguments,
@@ -145,44 +142,6 @@ def augment_test(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
-class WholeModelHook(Hook):
-    """Refuse a checkpoint that leaves weights of the model as they are.
-
-    MMEngine only logs it, and evaluates what the random numbers gave.
-    """
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        given = checkpoint.get('state_dict', checkpoint)
-        state = OrderedDict(
-            (name.removeprefix('module.'), value)
-            for name, value in given.items()
-        )
-        # Versions of modules, by which they rename what is older.
-        state._metadata = getattr(given, '_metadata', None)
-        try:
-            missing = model.load_state_dict(state, strict=False).missing_keys
-        except RuntimeError as error:
-            problem = str(error)
-        else:
-            missing = [
-                name
-                for name in missing
-                if not name.startswith(DISTILL_PREFIX)
-                and not name.endswith('num_batches_tracked')
-            ]
-            if not missing:
-                return
-            problem = f'it lacks {len(missing)} tensors, {missing[:8]} first'
-        raise ValueError(
-            f'checkpoint {runner._load_from!r} does not fit '
-            f'{type(model).__name__}: {problem}. Give the checkpoint that '
-            'goes with this config.'
-        )
-
-
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     complete_dataloaders(cfg, args)
     cfg.load_from = args.checkpoint
@@ -201,7 +160,9 @@ def main() -> None:
     merge_args(cfg, args)
     check_data_root(cfg, ('test_dataloader',))
     runner = build_runner(cfg)
-    runner.register_hook(WholeModelHook(), priority='LOWEST')
+    runner.register_hook(
+        MissingWeightsHook(ignored=DISTILL_PREFIX), priority='LOWEST'
+    )
     if args.out is not None and args.out_item == 'pred':
         # mmdet's own packs masks, which would fill the disk otherwise.
         kind = (

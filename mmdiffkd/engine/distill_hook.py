@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_run
@@ -18,33 +19,28 @@ from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
 
-_CONSTRUCTORS = (
-    None,
-    'DefaultOptimWrapperConstructor',
-    'mmengine.DefaultOptimWrapperConstructor',
-    'OptimWrapperConstructor',
-    'mmdiffkd.OptimWrapperConstructor',
-)
+_CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
 
 
 @HOOKS.register_module()
 class DistillHook(Hook):
-    """Runs what belongs to a distiller's training run.
+    """Runs what a distiller needs during training.
 
     - Before training it evaluates the teacher once, on the recipe's
       validation data with the recipe's evaluator, so that a wrong or
-      unloaded teacher is seen at once. Skipped on resume.
-    - It tells necks and losses that ask for it the length of the training
-      data (a memory bank's), and shows the teacher's features to those that
-      ask for a pass over the data. Also skipped on resume is that pass.
+      unloaded teacher is seen at once. A resumed run skips this.
+    - It tells necks and losses that ask for it how long the training data
+      are (for memory banks). It shows the teacher's features to losses that
+      ask for a pass over the data. A resumed run skips the pass.
     - It brings scheduled weights up to date before every step.
     - It logs the necks' metrics (the mean of gamma, say), averaged on the
       device between two lines of the log.
     - It draws a denoising panel of a few validation images.
-
     - It looks at the loss between the backward pass and the optimizer's
-      step, and stops the run where it is not finite, see
+      step, and stops the run where the loss is not finite, see
       :class:`~mmdiffkd.engine.nonfinite_hook.NonFiniteHook`.
+    - When a run starts, it makes MMEngine read checkpoints without running
+      code from them, see :func:`~mmdiffkd.utils.safe_loader.guard_run`.
 
     It draws no random number that training would draw.
 
@@ -89,14 +85,16 @@ class DistillHook(Hook):
         self._allocated = False
 
     def before_run(self, runner: Runner) -> None:
-        """See that model and optimizer are a distiller's.
+        """See that model and optimizer are a distiller's; read safely.
+
+        MMEngine reads checkpoints after this.
 
         Raises:
             TypeError: If the model is no distiller.
             ValueError: If another optimizer-wrapper constructor would give
                 student and necks rates that nobody chose.
         """
-        if not hasattr(_distiller(runner), 'trajectories'):
+        if not isinstance(_distiller(runner), Distiller):
             raise TypeError(
                 'DistillHook belongs to a mmdiffkd.Distiller, but the model '
                 f'is a {type(_distiller(runner)).__name__}. Remove '
@@ -104,12 +102,9 @@ class DistillHook(Hook):
             )
         guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
-        constructor = config.get('constructor')
-        if isinstance(constructor, str) or constructor is None:
-            known = constructor in _CONSTRUCTORS
-        else:
-            known = constructor.__name__ in _CONSTRUCTORS
-        if runner.cfg.get('train_cfg') and not known:
+        constructor = config.get('constructor') or _CONSTRUCTORS[0]
+        name = getattr(constructor, '__name__', constructor).split('.')[-1]
+        if runner.cfg.get('train_cfg') and name not in _CONSTRUCTORS:
             raise ValueError(
                 f'`optim_wrapper.constructor` is {constructor!r}, which does '
                 'not know a distiller and would give wrong learning rates. '

@@ -8,6 +8,7 @@ from mmengine.registry import (
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # What a recipe decides by kind of parameter holds for the necks as well.
@@ -15,11 +16,13 @@ _RULES = ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
 _OURS = ('student_constructor', 'distill_lr_mult', 'distill_decay_mult')
 
 
-def _apart(wrapper_class: type[OptimWrapper]) -> type[OptimWrapper]:
-    """A wrapper class that keeps student and necks apart at the step."""
+def _clipping_separately(
+    wrapper_class: type[OptimWrapper],
+) -> type[OptimWrapper]:
+    """A wrapper class that clips student and necks separately."""
 
-    class Apart(wrapper_class):
-        distiller: nn.Module
+    class ClippingSeparately(wrapper_class):
+        distiller: Distiller
 
         def step(self, **kwargs) -> None:
             for parameter in self.distiller.idle_parameters():
@@ -27,8 +30,8 @@ def _apart(wrapper_class: type[OptimWrapper]) -> type[OptimWrapper]:
             super().step(**kwargs)
 
         def _clip_grad(self) -> None:
-            # Each side gets the whole budget. The student's norm is logged
-            # last, under the recipe's name, so that curves lie together.
+            # The recipe's limit holds for each side. The student's norm is
+            # logged under the recipe's name, to be compared with a plain run.
             groups = self.optimizer.param_groups
             necks = [g for g in groups if g.get('distill')]
             student = [g for g in groups if not g.get('distill')]
@@ -50,8 +53,9 @@ def _apart(wrapper_class: type[OptimWrapper]) -> type[OptimWrapper]:
                         f'train/{name}', float(norm)
                     )
 
-    Apart.__name__ = Apart.__qualname__ = wrapper_class.__name__
-    return Apart
+    ClippingSeparately.__name__ = wrapper_class.__name__
+    ClippingSeparately.__qualname__ = wrapper_class.__name__
+    return ClippingSeparately
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -59,11 +63,11 @@ class OptimWrapperConstructor:
     """Runs a recipe's constructor on the student and adds the necks.
 
     The recipe's optimizer, its ``paramwise_cfg`` and its wrapper class stay
-    as they are. Gradients are clipped for the student and for the necks
-    apart, each to the recipe's limit. Multipliers for norms and biases in
-    ``paramwise_cfg`` hold for the necks too. The parameters of an entry whose
-    weight is 0 have no gradient at the step, so that neither momentum nor
-    weight decay moves them.
+    as they are. Gradients of the student and of the necks are clipped
+    separately, each to the recipe's limit. Multipliers for norms and biases
+    in ``paramwise_cfg`` hold for the necks too. The parameters of an entry
+    whose weight is 0 have no gradient at the step, so that neither momentum
+    nor weight decay moves them.
 
     Args:
         optim_wrapper_cfg (dict): The recipe's ``optim_wrapper``.
@@ -112,7 +116,7 @@ class OptimWrapperConstructor:
             ValueError: If the wrapper is not registered, or cannot clip.
         """
         distiller = getattr(model, 'module', model)
-        if not hasattr(distiller, 'idle_parameters'):
+        if not isinstance(distiller, Distiller):
             raise TypeError(
                 'mmdiffkd.OptimWrapperConstructor builds the optimizer of a '
                 f'mmdiffkd.Distiller, but the model is a '
@@ -139,7 +143,7 @@ class OptimWrapperConstructor:
                 'limit where it does: DeepSpeed has '
                 '`strategy.gradient_clipping`.'
             )
-        config['type'] = _apart(kind)
+        config['type'] = _clipping_separately(kind)
         build = MMENGINE_CONSTRUCTORS.build(
             dict(
                 type=self.student_constructor,
@@ -153,7 +157,7 @@ class OptimWrapperConstructor:
         return wrapper
 
     def _add_necks(
-        self, optimizer: torch.optim.Optimizer, distiller: nn.Module
+        self, optimizer: torch.optim.Optimizer, distiller: Distiller
     ) -> None:
         rules = {
             key: value

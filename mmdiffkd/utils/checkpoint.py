@@ -97,7 +97,7 @@ def unpickle(
         raise ValueError(f'`trusted` is {trusted!r}. Write True or False.')
     try:
         with _only_allowed_types():
-            # Not torch.load, the name that SafeLoader borrows.
+            # Not torch.load, which SafeLoader replaces for a moment.
             return torch.serialization.load(
                 file, map_location=map_location, weights_only=not trusted
             )

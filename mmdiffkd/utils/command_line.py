@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from torch.distributed import destroy_process_group, init_process_group
 
 from .config import load_config
+from .pipelines import LoadErrorHook
 from .safe_loader import guard_run
-from .unreadable import UnreadableFileHook
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +126,7 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for.
 
     It names files that cannot be read, see
-    :class:`~mmdiffkd.utils.unreadable.UnreadableFileHook`, and reads
+    :class:`~mmdiffkd.utils.pipelines.LoadErrorHook`, and reads
     checkpoints without running code from them, see
     :func:`~mmdiffkd.utils.safe_loader.guard_run`.
 
@@ -142,7 +142,7 @@ def build_runner(cfg: Config) -> Runner:
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
-    runner.register_hook(UnreadableFileHook())
+    runner.register_hook(LoadErrorHook())
     return runner
 
 

@@ -110,7 +110,11 @@ class _HttpsOnly(HTTPRedirectHandler):
 
 
 def _download(url: str, path: Path, digest: str) -> None:
-    """Fetch a file; it appears under its name when it is whole."""
+    """Fetch a file; it appears under its name when it is complete.
+
+    ``torch.hub.download_url_to_file`` follows redirections to http, waits
+    without end, and takes a file that was cut off for complete.
+    """
     print_log(f'Downloading {url} to {path}', 'current')
     request = Request(url, headers={'User-Agent': 'mmdiffkd'})
     part = path.with_name(f'{path.name}.{uuid4().hex}.part')

@@ -2,9 +2,13 @@
 
 ``load_from``, ``--resume``, every ``init_cfg`` and the backbones that convert
 weights of others all call ``CheckpointLoader.load_checkpoint``. MMEngine
-0.10.7 reads what it is given by ``torch.load``, URLs without
-``weights_only``; the maintained distribution falls back to the unsafe way
-after a warning.
+0.10.7 calls ``torch.load``, for URLs without ``weights_only``. The maintained
+distribution falls back to the unsafe way after a warning.
+
+The loader belongs to the process, so that importing a module or building a
+model does not replace it. Three places do: our tools when a run begins,
+``Distiller.init_weights``, and ``DistillHook.before_run``. Models are among
+them, and models may not import :mod:`mmdiffkd.safety`: the loader is here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +75,7 @@ class SafeLoader:
             )
         else:
             # MMEngine finds out which file is meant.
-            with self._lent_to_mmengine(name):
+            with self._reading_for_mmengine(name):
                 checkpoint = self.original(name, map_location, logger)
         if not self.trusted:
             _forget_config(checkpoint)
@@ -81,7 +85,9 @@ class SafeLoader:
         return unpickle(local_file(source), source, self.trusted, map_location)
 
     @contextmanager
-    def _lent_to_mmengine(self, name: str) -> Iterator[None]:
+    def _reading_for_mmengine(self, name: str) -> Iterator[None]:
+        """MMEngine finds the file of a name; this class reads it."""
+
         def load_from_http(url, map_location=None, *args, **kwargs):
             return self._read(url, map_location)
 
@@ -89,14 +95,14 @@ class SafeLoader:
             return unpickle(file, name, self.trusted, map_location)
 
         with (
-            _lent(self.module, 'load_from_http', load_from_http),
-            _lent(torch, 'load', load),
+            _replaced(self.module, 'load_from_http', load_from_http),
+            _replaced(torch, 'load', load),
         ):
             yield
 
 
 @contextmanager
-def _lent(owner: object, name: str, value: Callable) -> Iterator[None]:
+def _replaced(owner: object, name: str, value: Callable) -> Iterator[None]:
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -120,7 +126,8 @@ def guard_checkpoints(
 ) -> None:
     """Let MMEngine read checkpoints without running code from them.
 
-    It holds for the process. A second call changes nothing but ``trusted``.
+    This holds for the whole process. A second call changes nothing but
+    ``trusted``.
 
     Args:
         trusted (bool, optional): Unpickle anything from now on, which runs
@@ -144,7 +151,7 @@ def guard_checkpoints(
 
 
 def guard_run(cfg: Config) -> None:
-    """Guard a run, with what its config says about trust.
+    """Let MMEngine read the checkpoints of a run safely, or as trusted.
 
     Args:
         cfg (Config): The complete config of a run.

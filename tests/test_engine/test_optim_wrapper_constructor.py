@@ -136,7 +136,7 @@ def test_recipes_constructor_runs_on_the_bare_student(build):
     assert made.optimizer.param_groups[-1]['distill']
 
 
-def test_gradients_are_clipped_apart(distiller):
+def test_gradients_are_clipped_separately(distiller):
     made = wrapper(distiller, clip_grad=dict(max_norm=1.0))
     for scale, part in ((1e-3, distiller.student), (100, distiller.distill)):
         for parameter in part.parameters():

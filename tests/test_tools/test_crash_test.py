@@ -38,7 +38,7 @@ def test_two_kills(tmp_path):
     result = kill(tmp_path, 2, '--fork')
     assert result.returncode == 0, result.stdout + result.stderr
     assert '2 kills, 1 of them aimed at the writing' in result.stdout
-    assert 'every run the same as the one in peace' in result.stdout
+    assert 'every run the same as the uninterrupted one' in result.stdout
 
 
 @pytest.mark.slow

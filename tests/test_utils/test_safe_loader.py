@@ -101,8 +101,31 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, attack, way):
             assert not victim.exists()
 
 
+@pytest.mark.parametrize(
+    'way', [by_teacher, by_student, by_load_from, by_resume, by_init_cfg]
+)
+@pytest.mark.parametrize('hook', [True, False])
+def test_runs_of_other_tools_are_guarded(tmp_path, attack, way, hook):
+    path, victim = attack
+    lines = tiny_recipes.DISTILL_LINES
+    config = tiny_recipes.recipe(
+        tmp_path,
+        epochs=0,
+        images=2,
+        batch_size=2,
+        **way(str(path), trusted=False),
+        **(lines if hook else dict(optim_wrapper=lines['optim_wrapper'])),
+    )
+    config.experiment_name = f'{way.__name__}_{hook}'
+    runner = Runner.from_cfg(config)
+    with pytest.raises(ValueError, match=r'attack.pth.* holds a .*open'):
+        runner.train()
+    assert not victim.exists()
+
+
 @pytest.mark.parametrize('trusted', [False, True])
-def test_runs_of_other_tools_are_guarded(tmp_path, attack, trusted):
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_the_hook_knows_what_is_trusted(tmp_path, attack, phase, trusted):
     path, victim = attack
     config = tiny_recipes.recipe(
         tmp_path,
@@ -112,11 +135,22 @@ def test_runs_of_other_tools_are_guarded(tmp_path, attack, trusted):
         **by_load_from(str(path), trusted),
         **tiny_recipes.DISTILL_LINES,
     )
-    config.experiment_name = f'other_tool_{trusted}'
+    config.experiment_name = f'{phase}_{trusted}'
     runner = Runner.from_cfg(config)
     with nullcontext() if trusted else pytest.raises(ValueError, match='open'):
-        runner.train()
+        getattr(runner, phase)()
     assert victim.exists() == trusted
+
+
+def test_building_a_distiller_leaves_mmengine_alone(build):
+    before = CheckpointLoader.load_checkpoint
+    model = build(tiny_recipes.distiller())
+    assert CheckpointLoader.load_checkpoint == before
+    model.init_weights()
+    loader = CheckpointLoader.load_checkpoint
+    assert isinstance(loader, SafeLoader) and not loader.trusted
+    model.init_weights()
+    assert CheckpointLoader.load_checkpoint is loader
 
 
 @pytest.mark.parametrize('trusted', [False, True])
@@ -232,7 +266,7 @@ def test_every_scheme_is_read_safely(module, attack, tmp_path, name):
     guard_checkpoints(trusted=True, module=module)
     module.CheckpointLoader.load_checkpoint(name, map_location='cpu')
     assert victim.exists()
-    # What was lent has been given back.
+    # What was replaced for a moment is back.
     assert torch.load is load and module.load_from_http is original
 
 

@@ -1,11 +1,11 @@
 """Kill a training run again and again, and see that nothing is lost.
 
-Trains CONFIG once in peace. Then trains it again, in processes that are killed
-(SIGKILL) at random moments and resumed with --resume, and compares what comes
-out with the first, bit for bit: student, necks and optimizer. A finished run
-is followed by another, until there were enough kills. Every second one aims at
-the moment in which a checkpoint is being written. After each, every checkpoint
-that lies there has to be whole.
+Trains CONFIG once without interruption. Then trains it again, in processes
+that are killed (SIGKILL) at random moments and resumed with --resume. Compares
+the results with the first, bit for bit: student, necks and optimizer. A
+finished run is followed by another, until there were enough kills. Every
+second kill aims at the moment in which a checkpoint is being written. After
+each kill, every checkpoint that lies there has to be complete.
 
     python tools/misc/crash_test.py [CONFIG] [--kills 50]
 
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import torch
 
+from mmdiffkd.safety.atomic_files import is_complete
 from mmdiffkd.utils import read_checkpoint
-from mmdiffkd.utils.whole_files import is_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = str(ROOT / 'tools/train.py')
@@ -128,7 +128,7 @@ class Training:
         self.check()
 
     def check(self) -> None:
-        """See that the run, if it has ended, has done so in peace."""
+        """See that the run, if it has ended, has ended without an error."""
         if self.status:
             tail = self.log.read_text(errors='replace')[-3000:]
             raise SystemExit(
@@ -169,10 +169,10 @@ def wait_for_moment(training: Training, seconds: float) -> None:
 
 
 def broken_files(folder: Path) -> list[str]:
-    """What is there but not whole, or pointed to but not there."""
-    broken = [str(p) for p in folder.glob('*.pth') if not is_whole(p)]
+    """Checkpoints that are not complete, or pointed to but missing."""
+    broken = [str(p) for p in folder.glob('*.pth') if not is_complete(p)]
     pointer = folder / 'last_checkpoint'
-    if pointer.exists() and not is_whole(pointer.read_text()):
+    if pointer.exists() and not is_complete(pointer.read_text()):
         broken.append(f'{pointer}: {pointer.read_text()!r}')
     return broken
 
@@ -235,10 +235,10 @@ def main() -> None:
         )
 
     began = time.monotonic()
-    reference = args.work_dir / 'in_peace'
+    reference = args.work_dir / 'uninterrupted'
     start(reference).finish()
     duration = time.monotonic() - began
-    print(f'In peace: {duration:.1f} s.', flush=True)
+    print(f'Uninterrupted: {duration:.1f} s.', flush=True)
     expected = last_checkpoint(reference)
 
     kills = writing = left = runs = 0
@@ -270,7 +270,7 @@ def main() -> None:
                 flush=True,
             )
             if broken:
-                raise SystemExit(f'Not whole: {broken}')
+                raise SystemExit(f'Not complete: {broken}')
         runs += 1
         found = compare(expected, last_checkpoint(folder))
         if found:
@@ -283,8 +283,8 @@ def main() -> None:
     print(
         f'{kills} kills, {writing} of them aimed at the writing of a '
         f'checkpoint ({left} left an unfinished one), in {runs} runs: '
-        'every checkpoint whole at any time, and every run the same as the '
-        f'one in peace, bit for bit. {time.monotonic() - began:.0f} s.'
+        'every checkpoint complete at any time, and every run the same as the '
+        f'uninterrupted one, bit for bit. {time.monotonic() - began:.0f} s.'
     )
 
 

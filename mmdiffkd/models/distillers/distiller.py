@@ -43,9 +43,6 @@ class Distiller(BaseModel):
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
 
-    From its construction on, MMEngine reads checkpoints without running code
-    from them (see :mod:`mmdiffkd.utils.safe_loader`).
-
     Everything but the student draws from random streams of its own, so that
     with all weights at 0 the student's training is bit for bit the plain
     one's.
@@ -74,7 +71,6 @@ class Distiller(BaseModel):
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
     ) -> None:
-        guard_checkpoints()
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
                 raise ValueError(
@@ -197,10 +193,14 @@ class Distiller(BaseModel):
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
 
+        From here on MMEngine reads checkpoints without running code from
+        them, see :func:`~mmdiffkd.utils.safe_loader.guard_checkpoints`.
+
         Raises:
             FileNotFoundError: If there is no such teacher checkpoint.
             ValueError: If the teacher's checkpoint does not fit.
         """
+        guard_checkpoints()
         if hasattr(self.student, 'init_weights'):
             self.student.init_weights()
         with isolated_randomness():

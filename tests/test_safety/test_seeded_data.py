@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from mmdiffkd.engine.seeded_data import (
+from mmdiffkd.safety.seeded_data import (
     SeededDataset,
     Visit,
     VisitBatches,

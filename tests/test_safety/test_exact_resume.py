@@ -16,7 +16,7 @@ from recipe_files import ROOT
 from tiny_recipes import DISTILL_LINES
 from torch.utils.data import DataLoader
 
-from mmdiffkd.engine.exact_resume import ExactResume, check_accumulation
+from mmdiffkd.safety.exact_resume import ExactResume, check_accumulation
 from mmdiffkd.utils import read_checkpoint
 from mmdiffkd.utils.command_line import end_workers
 from mmdiffkd.utils.randomness import random_state

@@ -13,17 +13,16 @@ _SWITCH = '`default_hooks.checkpoint.exact_resume` is True'
 
 
 class ExactResume:
-    """What a checkpoint lacks for a run that goes on as it would have.
+    """What MMEngine's checkpoints lack for a run to go on exactly.
 
-    Belongs to :class:`~mmdiffkd.engine.checkpoint_hook.CheckpointHook`, which
-    calls it.
+    :class:`~mmdiffkd.safety.checkpoints.CheckpointHook` calls it.
 
-    - Every process's random state goes into the checkpoint, and back.
-    - What a sample draws depends on the seed, on when it is visited and on
-      its index alone, see :mod:`~mmdiffkd.engine.seeded_data`.
-    - Validation moves no stream; one that was due when the checkpoint was
-      written is made up for, since a scheduler or the best checkpoint may
-      depend on it.
+    - The random state of every process is saved and restored.
+    - What a sample draws depends only on the seed, on when it is visited and
+      on its index, see :mod:`~mmdiffkd.safety.seeded_data`.
+    - Validation moves no random stream. A validation that was due when the
+      checkpoint was written runs first, since a scheduler or the best
+      checkpoint may depend on it.
     """
 
     def __init__(self) -> None:
@@ -85,7 +84,7 @@ class ExactResume:
                 'numbers.'
             )
         if not record['validated'] and _validation_is_due(runner):
-            runner.logger.info('Making up for the validation that was due.')
+            runner.logger.info('Running the validation that was due.')
             runner.val_loop.run()
         self._at_start = random_state()
 
@@ -94,10 +93,11 @@ class ExactResume:
         self._batches.epoch = runner.epoch
 
     def _skip(self, iterations: int) -> None:
-        """Takes the place of MMEngine's, which may load what it skips.
+        """Replaces MMEngine's ``skip_iter``, which may load what it skips.
 
-        A loop that counts iterations calls it on resume, after hooks have
-        seen an epoch begin, which an uninterrupted run has behind it.
+        A loop that counts iterations calls it on resume, after the hooks'
+        ``before_train_epoch``, which may draw random numbers. In an
+        uninterrupted run they drew them before, so the state is restored.
         """
         self._batches.skip(iterations)
         if self._at_start is not None:

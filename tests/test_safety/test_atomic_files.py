@@ -9,16 +9,16 @@ import time
 import pytest
 import torch
 
-from mmdiffkd.utils.whole_files import (
+from mmdiffkd.safety.atomic_files import (
     AtomicLocalBackend,
-    is_whole,
-    newest_whole,
+    is_complete,
+    newest_complete,
     remove_stale,
 )
 
 WRITER = """
 import os, sys
-from mmdiffkd.utils import whole_files
+from mmdiffkd.safety import atomic_files
 
 fsync = os.fsync
 
@@ -27,8 +27,8 @@ def wait(descriptor):
     print('writing', flush=True)
     sys.stdin.read()
 
-whole_files.os.fsync = wait
-whole_files.AtomicLocalBackend().put(b'new', sys.argv[1])
+atomic_files.os.fsync = wait
+atomic_files.AtomicLocalBackend().put(b'new', sys.argv[1])
 """
 
 
@@ -102,29 +102,29 @@ def test_no_room_leaves_the_previous_file(path):
     assert names(path) == ['file.pth']
 
 
-def test_what_is_whole(tmp_path):
+def test_what_is_complete(tmp_path):
     whole = tmp_path / 'whole.pth'
     torch.save({'meta': {}, 'state_dict': {'a': torch.ones(9000)}}, whole)
-    assert is_whole(whole)
+    assert is_complete(whole)
     content = whole.read_bytes()
     broken = tmp_path / 'broken.pth'
     for length in (0, 10, len(content) // 2, len(content) - 1):
         broken.write_bytes(content[:length])
-        assert not is_whole(broken), length
+        assert not is_complete(broken), length
     foreign = tmp_path / 'foreign.pth'
     foreign.write_text('an error page of a server')
-    assert not is_whole(foreign)
-    assert not is_whole(tmp_path / 'missing.pth')
-    assert not is_whole(tmp_path)
+    assert not is_complete(foreign)
+    assert not is_complete(tmp_path / 'missing.pth')
+    assert not is_complete(tmp_path)
 
 
-def test_the_newest_whole_one(tmp_path):
-    assert newest_whole(tmp_path) is None
+def test_the_newest_complete_one(tmp_path):
+    assert newest_complete(tmp_path) is None
     now = time.time()
     for age, name in enumerate(('epoch_3.pth', 'epoch_2.pth', 'best_2.pth')):
         torch.save({}, tmp_path / name)
         os.utime(tmp_path / name, (now - age, now - age))
-    assert newest_whole(tmp_path).name == 'epoch_3.pth'
+    assert newest_complete(tmp_path).name == 'epoch_3.pth'
     (tmp_path / 'epoch_3.pth').write_bytes(b'broken')
-    assert newest_whole(tmp_path, 'epoch_*.pth').name == 'epoch_2.pth'
-    assert newest_whole(tmp_path, 'best_*.pth').name == 'best_2.pth'
+    assert newest_complete(tmp_path, 'epoch_*.pth').name == 'epoch_2.pth'
+    assert newest_complete(tmp_path, 'best_*.pth').name == 'best_2.pth'

@@ -1,9 +1,9 @@
-"""Samples that draw the same numbers whoever loads them, and when.
+"""Samples whose random numbers depend on their place in the run alone.
 
 MMEngine seeds a worker process once, so that what a sample draws depends on
 what the worker has loaded before. Here each sample has a stream of its own,
-seeded by its place in the run; a resumed run therefore draws what the run
-would have drawn, with any number of workers.
+seeded by its place in the run. So a resumed run draws what the uninterrupted
+run would have drawn, with any number of workers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -84,7 +84,7 @@ class SeededDataset:
 
 
 class VisitBatches:
-    """A batch sampler that says of every sample when it is visited.
+    """A batch sampler whose samples carry their place in the run.
 
     Args:
         batches (Iterable): A batch sampler; its attributes are found here.
@@ -151,16 +151,16 @@ def seed_samples(loop: BaseLoop, seed: int) -> VisitBatches:
     ):
         raise ValueError(
             '`default_hooks.checkpoint.exact_resume` is True, but '
-            '`train_dataloader` has no batch sampler, so that nobody knows '
-            'which sample comes when. Use a data set with indices and give '
+            '`train_dataloader` has no batch sampler, so that the order of '
+            'the samples is not known. Use a data set with indices and give '
             '`batch_size`, or leave `exact_resume` out.'
         )
     batches = VisitBatches(
         loader.batch_sampler,
         endless=not isinstance(loop, EpochBasedTrainLoop),
     )
-    # A loader refuses to have them replaced, lest workers that run already
-    # would not notice. None runs yet.
+    # A loader refuses to have them set, since workers that run already would
+    # not notice. No worker runs yet.
     vars(loader).update(
         dataset=SeededDataset(loader.dataset, seed), batch_sampler=batches
     )
