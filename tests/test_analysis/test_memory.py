@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdiffkd.utils.measure import peak_memory
+from mmdiffkd.analysis.memory import peak_memory
 
 MEGABYTE = 2**20
 
