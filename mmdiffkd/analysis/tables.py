@@ -18,9 +18,7 @@ _MARKDOWN = TableFormat(
 )
 
 
-def markdown(
-    headings: Sequence[str], rows: Iterable[Sequence[object]]
-) -> str:
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown.
 
     Args:

@@ -6,9 +6,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from recipe_files import load_tool, run_tool, write_recipe
 
+from mmdiffkd.analysis.calibration import expected_calibration_error
+from mmdiffkd.analysis.similarity import linear_cka
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
-from mmdiffkd.utils.similarity import expected_calibration_error, linear_cka
 
 TOOL = 'analysis_tools/compare_representations.py'
 

@@ -47,7 +47,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from get_flops import count_macs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
@@ -57,12 +56,13 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdiffkd.analysis.macs import count_macs
+from mmdiffkd.analysis.memory import peak_memory
 from mmdiffkd.models.distillers import Distiller, FrozenTeacher
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.models.losses import KLDivergence, MSELoss
 from mmdiffkd.models.necks import DiffKDNeck
 from mmdiffkd.utils import load_config
-from mmdiffkd.utils.measure import peak_memory
 from mmdiffkd.visualization.training_curves import PALETTE
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}

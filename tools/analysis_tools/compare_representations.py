@@ -31,6 +31,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdiffkd.analysis.calibration import CalibrationError
+from mmdiffkd.analysis.similarity import LinearCKA
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.models.distillers.distillation import check_entry
 from mmdiffkd.models.distillers.taps import Taps
@@ -43,7 +45,6 @@ from mmdiffkd.utils import (
 )
 from mmdiffkd.utils.data_root import check_data_root
 from mmdiffkd.utils.naming import did_you_mean
-from mmdiffkd.utils.similarity import CalibrationError, LinearCKA
 
 
 def pool(tensor: Tensor) -> Tensor:

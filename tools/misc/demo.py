@@ -28,6 +28,7 @@ from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.structures import PixelData
 from PIL import Image
 
+from mmdiffkd.analysis.macs import get_costs, readable
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config, load_weights, read_checkpoint
 from mmdiffkd.visualization import (
@@ -48,7 +49,6 @@ from compare_methods import (  # noqa: E402
     run_child,
     train,
 )
-from get_flops import get_costs, readable  # noqa: E402
 
 # What is trained, in order: name and title.
 TEACHER, STUDENT, DISTILLED = 'teacher', 'student', 'diffkd'
