@@ -37,6 +37,10 @@ def count_parameters(module: nn.Module, trained: bool = False) -> int:
 def count_macs(run: Callable[[], object], batch_size: int = BATCH_SIZE) -> int:
     """Multiply-adds for one image of what a function runs.
 
+    MMEngine's ``get_model_complexity_info`` traces one forward pass of one
+    module, and cannot look at a loss or a step. Where both can count, they
+    agree but for the normalisation that MMEngine adds.
+
     Args:
         run (Callable): Runs a batch through a network.
         batch_size (int): The size of that batch. Defaults to 2.
