@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmdiffkd.visualization.training_curves import PALETTE
@@ -139,7 +138,6 @@ def plot(result: Mapping, out: Path) -> None:
 
 def _figure(rows: int, columns: int, **size) -> tuple[Figure, np.ndarray]:
     figure = Figure(dpi=120, layout='constrained', **size)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.grid(axis='x' if rows == 1 else 'both', color='0.9')

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -307,7 +306,6 @@ def plot(
     figure = Figure(
         figsize=(9, 1.2 + 0.45 * len(labels)), dpi=120, layout='constrained'
     )
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for row, label in enumerate(labels):
         colour = PALETTE[row % len(PALETTE)]

@@ -89,8 +89,22 @@ class Observed:
         }
 
 
-def choose_entry(config: Config, name: str | None) -> str:
-    """The entry whose taps are compared: the one named, or the first."""
+def choose_entry(
+    config: Config, name: str | None
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The entry to compare at, the one named or the first.
+
+    Args:
+        config (Config): A distiller's whole config.
+        name (str, optional): The name of the entry. None is the first.
+
+    Returns:
+        tuple[str, tuple[str, ...], tuple[str, ...]]: Its name, its taps in
+        the student and its taps in the teacher.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
     entries = {k: v for k, v in config.model.distill.items() if v is not None}
     if name is None:
         name = next(iter(entries), None)
@@ -99,7 +113,7 @@ def choose_entry(config: Config, name: str | None) -> str:
             f'entry={name!r}: `model.distill` has no such entry. '
             + did_you_mean(str(name), entries)
         )
-    return name
+    return name, *check_entry(name, entries[name])
 
 
 def build_student(config: Config) -> nn.Module:
@@ -144,8 +158,7 @@ def compare(
             "the config has no `model.distill`: give a distiller's, with "
             'the student, the teacher and an entry that names the taps'
         )
-    entry = choose_entry(config, entry)
-    student_at, teacher_at = check_entry(entry, config.model.distill[entry])
+    entry, student_at, teacher_at = choose_entry(config, entry)
     check_data_root(config, ('val_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
     frozen = FrozenTeacher(**config.model.teacher)
