@@ -1,4 +1,4 @@
-"""How alike student and teacher see the validation data, and how confidently.
+"""How alike student and teacher see the same data, and how confidently.
 
 Compared are pooled features at the taps of an entry, by linear CKA, and the
 calibration of the networks. The networks have to classify.
@@ -133,15 +133,20 @@ def build_student(config: Config) -> nn.Module:
 
 @torch.no_grad()
 def compare(
-    config: Config, checkpoints: Sequence[str], entry: str | None = None
+    config: Config,
+    checkpoints: Sequence[str],
+    entry: str | None = None,
+    split: str = 'test',
 ) -> dict:
-    """Run students and teacher over the validation data.
+    """Run students and teacher over the data of an evaluation.
 
     Args:
         config (Config): A distiller's whole config.
         checkpoints (Sequence[str]): The students' weights.
         entry (str, optional): The entry whose taps are read. Defaults to
             None, the first.
+        split (str): ``'val'`` or ``'test'``, for the data loader of that
+            name. Defaults to ``'test'``.
 
     Returns:
         dict: ``entry``, its taps ``student_at`` and ``teacher_at``,
@@ -159,7 +164,7 @@ def compare(
             'the student, the teacher and an entry that names the taps'
         )
     entry, student_at, teacher_at = choose_entry(config, entry)
-    check_data_root(config, ('val_dataloader',))
+    check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
     frozen = FrozenTeacher(**config.model.teacher)
     frozen.init_weights()
@@ -172,7 +177,7 @@ def compare(
         students.append(Observed(network, student_at, 'student'))
 
     alignments = [defaultdict(LinearCKA) for _ in students]
-    loader = Runner.build_dataloader(deepcopy(config.val_dataloader))
+    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     for batch in loader:
         theirs = teacher(batch)
         for student, alignment in zip(students, alignments):

@@ -69,6 +69,16 @@ def test_numbers(folder, result):
     assert 0 < student['cka'][0] < 1
 
 
+def test_split(folder, result):
+    """The data loaders are read by their names."""
+    config = load_config(folder / 'distiller.py')
+    config.val_dataloader.dataset.data_prefix = 'train'
+    names = [str(folder / n) for n in ('teacher.pth', 'student.pth')]
+    assert compare(config, names) == result
+    of_val = compare(config, names, split='val')['students'][1]['cka']
+    assert of_val != result['students'][1]['cka']
+
+
 def test_the_teacher_resembles_itself(result):
     copy = dict(result['students'][0])
     assert copy.pop('checkpoint').endswith('teacher.pth')

@@ -1,11 +1,11 @@
-r"""How alike student and teacher see the validation data, and how confidently.
+r"""How alike student and teacher see the test data, and how confidently.
 
     python tools/analysis_tools/compare_representations.py \
         CONFIG CHECKPOINT [CHECKPOINT ...] [--entry NAME] [--out FILE.json]
 
 CONFIG is a distiller's whose student and teacher classify; each CHECKPOINT is
 a student of that architecture, of a run with or without distillation. Found
-are, over the validation data:
+are, over the test data (with ``--split val``, the validation data):
 
 - linear CKA between the student's and the teacher's features at the taps of
   an entry, averaged over positions (1: the same up to a rotation and a scale);
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmdiffkd.analysis.comparison import SPLITS
 from mmdiffkd.analysis.representations import compare, describe
 from mmdiffkd.utils import load_config
 
@@ -40,6 +41,13 @@ def parse_args() -> argparse.Namespace:
         '--entry',
         help='the entry of `model.distill` whose taps are compared. '
         'Defaults to the first.',
+    )
+    parser.add_argument(
+        '--split',
+        choices=SPLITS,
+        default='test',
+        help='the data: that of val_dataloader or of test_dataloader. '
+        'Defaults to test.',
     )
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='write the numbers as JSON'
@@ -61,7 +69,7 @@ def main() -> None:
         config.merge_from_dict(args.cfg_options)
     # What building a model prints stays out of the table.
     with contextlib.redirect_stdout(sys.stderr):
-        result = compare(config, args.checkpoints, args.entry)
+        result = compare(config, args.checkpoints, args.entry, args.split)
     print(describe(result))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
