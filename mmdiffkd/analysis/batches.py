@@ -11,7 +11,7 @@ INPUT_SIZES = {
     'mmdet': (800, 1344),
     'mmseg': (512, 1024),
 }
-# Samples of the data set that memory banks are made for.
+# The length of the data set, for which memory banks are made.
 DATA_LENGTH = 50_000
 
 
@@ -50,9 +50,9 @@ def make_batch(
     """
     task = task_of(model.student)
     if task == 'mmseg':
-        # It would pad to the size of its recipe.
+        # Otherwise it pads to the size of its recipe.
         model.data_preprocessor.size = size
-    # The most of any head: a region proposal network has one class.
+    # Heads differ: a region proposal network has one class.
     classes = max(
         module.num_classes
         for module in model.student.modules()

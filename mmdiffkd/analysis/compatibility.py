@@ -34,7 +34,7 @@ from .stock_recipes import ITERATIONS, default_tap, distilled, reduce
 from .tables import markdown
 
 PACKAGES = ('mmpretrain', 'mmdet', 'mmseg')
-# Of a reason, in characters; the log has all of it.
+# Characters of a reason that are printed; the log has all of it.
 LONGEST = 300
 
 
@@ -46,9 +46,10 @@ class Line:
         name (str): A config, as ``load_config`` takes it.
         taps (tuple[str, ...]): Where to distil; empty for the default.
         shrink (int, optional): What lengths in the pipeline are divided by.
-            None: the default.
-        fails (str): What the reason of an expected failure contains; empty
-            where the config should work.
+            Defaults to None: see
+            :func:`~mmdiffkd.analysis.stock_recipes.reduce`.
+        fails (str): A part of the reason of an expected failure. Defaults to
+            '': the config should work.
     """
 
     name: str
@@ -72,13 +73,17 @@ def read_list(text: str) -> list[Line]:
 
 
 def check(line: Line, taps: Sequence[str], plain: bool, folder: Path) -> None:
-    """Train, load and predict; returns if everything works.
+    """Train, load and predict.
 
     Args:
         line (Line): The recipe.
         taps (Sequence[str]): Where to distil it.
         plain (bool): Leave the distiller out.
         folder (Path): For what a run writes. ``data`` is beside it.
+
+    Raises:
+        Exception: Of any kind, if something does not work. Its attribute
+            ``stage`` says where.
     """
     config = (
         load_config(line.name)
@@ -105,7 +110,7 @@ def check(line: Line, taps: Sequence[str], plain: bool, folder: Path) -> None:
 
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
-    """Says in which step an error came."""
+    """Note in an error the step in which it came."""
     print(f'--- {name}', flush=True)
     try:
         yield
@@ -180,9 +185,11 @@ class Result:
         taps (list[str]): Where it was distilled.
         stage (str, optional): In which step it failed. None: it works.
         reason (str, optional): Why.
-        recipes_own (bool): Whether the recipe fails without us, too.
-        seconds (float): How long it took.
-        memory (float): The peak of the process in GiB; NaN if it died.
+        recipes_own (bool): Whether the recipe also fails without the
+            distiller. Defaults to False.
+        seconds (float): How long it took. Defaults to NaN.
+        memory (float): The peak of the process in GiB. Defaults to NaN, of
+            a process that died.
     """
 
     line: Line
@@ -258,7 +265,7 @@ class Checker:
     def _run(self, line: Line, plain: bool) -> dict:
         log = self.file_of(line, '.log', plain)
         with TemporaryDirectory(dir=self.folder) as folder:
-            # A fork has imported everything. Imports take longest.
+            # A fork has imported everything, which takes longest.
             process = get_context('fork').Process(
                 target=_in_folder, args=(Path(folder), log, line, plain)
             )
@@ -289,7 +296,10 @@ def _in_folder(folder: Path, log: Path, line: Line, plain: bool) -> None:
 
 
 def import_packages(lines: Sequence[Line]) -> None:
-    """Import what the processes will need of OpenMMLab."""
+    """Import the OpenMMLab packages that the checks need.
+
+    Processes are forked after that, so that none of them imports again.
+    """
     for package in PACKAGES:
         if any(line.name.startswith(f'{package}::') for line in lines):
             for part in ('datasets', 'engine', 'evaluation', 'models'):

@@ -1,7 +1,7 @@
-"""The whole journey on a small data set: data, trainings and pictures.
+"""A distillation from data to pictures, on a small data set.
 
-Everything is read and written relative to the current folder, which has to
-be the root of the repository.
+Paths are relative to the current folder, which has to be the root of the
+repository.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from mmdiffkd.visualization import (
 from .comparison import METRICS, in_per_cent
 from .macs import get_costs, readable
 from .tables import aligned
-from .training import Run, evaluate, find_tool, run_child, train
+from .training import TOOLS, Run, evaluate, run_child, train
 
 # What is trained, in order: name and title.
 TEACHER, STUDENT, DISTILLED = 'teacher', 'student', 'diffkd'
@@ -53,19 +53,19 @@ class Task(NamedTuple):
 
     Args:
         name (str): ``'cls'``, ``'det'`` or ``'seg'``.
-        configs (Mapping[str, str]): Of the three trainings.
-        metric (str): What is reported, as it is logged.
-        label (str): And what it is called.
-        seconds (Mapping[str, int]): What each stage takes on 2 CPU cores,
-            in :data:`STAGES` order.
+        configs (Mapping[str, str]): The config of each training.
+        metric (str): The logged name of the metric that is reported.
+        label (str): The name of the metric in what is printed.
+        seconds (Mapping[str, int]): Seconds that each of :data:`STAGES`
+            takes on 2 CPU cores.
         curves (Mapping[str, str]): Panels of the training curves. Defaults
             to None: those of a classifier.
         visualizer (Mapping): Config of the package's visualizer. Defaults
             to None: predictions are not drawn.
-        drawing (Mapping): What the visualizer is called with. Defaults to
-            nothing.
-        enlarged (int): By what factor pictures are enlarged for that.
-            Defaults to 1.
+        drawing (Mapping): Arguments of the visualizer's ``add_datasample``.
+            Defaults to none.
+        enlarged (int): The factor by which images are enlarged before
+            predictions are drawn. Defaults to 1.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Task(NamedTuple):
 
 
 def stage_times(*seconds: int) -> dict[str, int]:
-    """What each stage takes."""
+    """Seconds by stage, given in the order of :data:`STAGES`."""
     return dict(zip(STAGES, seconds, strict=True))
 
 
@@ -225,7 +225,7 @@ def report_epochs(task: Task) -> Callable[[str], None]:
 
 def write_scenes(task: Task) -> None:
     """Write the data of a task."""
-    converter = find_tool('dataset_converters/digit_scenes.py')
+    converter = TOOLS / 'dataset_converters/digit_scenes.py'
     command = [sys.executable, str(converter), '--tasks', task.name]
     run_child(command, task.work_dir / 'digit_scenes.log')
     say(f'  data/digit_scenes/{task.name}')
@@ -284,7 +284,10 @@ def draw_panel(task: Task, samples: Sequence[Mapping], out: Path) -> None:
 
 @torch.no_grad()
 def predict(task: Task, name: str, samples: Sequence[Mapping]) -> list:
-    """What a trained network predicts; a plain one, distilled or not."""
+    """Predictions of a trained network.
+
+    A distilled student is loaded into the plain student's model.
+    """
     model = build_from_config(
         task.config(STUDENT if name == DISTILLED else name)
     )

@@ -9,9 +9,9 @@ from mmdiffkd.utils import load_config
 
 ITERATIONS = 2
 BATCH_SIZE = 2
-# Of the recipe's lengths. Classifiers keep theirs: many know no other.
+# What lengths are divided by. Classifiers keep theirs: many take no other.
 SHRINK = {'mmdet': 4, 'mmseg': 8}
-# Below this a number under one of the keys is no length in pixels.
+# A smaller number under one of the keys is not a length in pixels.
 SHORTEST = 64
 LENGTHS = (
     'border',
@@ -24,7 +24,7 @@ LENGTHS = (
     'size',
     'stride',
 )
-# What stock hooks wait for; here it comes before the second iteration.
+# When stock hooks change the last epochs: here before the second iteration.
 LAST_EPOCHS = {'num_last_epochs': 0, 'switch_epoch': 1}
 LINES = """\
 _base_ = {name!r}

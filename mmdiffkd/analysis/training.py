@@ -23,6 +23,8 @@ import mmdiffkd
 from mmdiffkd.utils import load_config
 from mmdiffkd.visualization import read_scalars
 
+#: The command lines of this package, those of an installed one included.
+TOOLS = (Path(mmdiffkd.__file__).parent / '.mim' / 'tools').resolve()
 #: Children at work, those of other threads included.
 _CHILDREN: set[subprocess.Popen] = set()
 
@@ -33,29 +35,6 @@ class ChildFailed(RuntimeError):
 
 class OtherSettings(ValueError):
     """A folder holds a run of other settings, or something else."""
-
-
-def find_tool(name: str) -> Path:
-    """The file of a command line of this package.
-
-    Args:
-        name (str): Its path in ``tools/``, ``'train.py'`` for instance.
-
-    Returns:
-        Path: The file in a checkout, or in an installed package.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    package = Path(mmdiffkd.__file__).resolve().parent
-    roots = (package.parent, package / '.mim')
-    for root in roots:
-        if (root / 'tools' / name).is_file():
-            return root / 'tools' / name
-    raise FileNotFoundError(
-        f'tools/{name} is in neither of {list(map(str, roots))}: install '
-        'mmdiffkd again.'
-    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,7 @@ class Run:
     @property
     def command(self) -> list[str]:
         """The command that trains it from the beginning."""
-        command = [sys.executable, str(find_tool('train.py')), self.config]
+        command = [sys.executable, str(TOOLS / 'train.py'), self.config]
         return [*command, '--work-dir', str(self.folder), *self._cfg_options]
 
     @property
@@ -261,7 +240,7 @@ def evaluate(run: Run, threads: int | None = None) -> dict:
     metrics = run.folder / 'test.json'
     if not metrics.is_file():
         partial = run.folder / 'test.partial.json'
-        command = [sys.executable, str(find_tool('test.py')), run.config]
+        command = [sys.executable, str(TOOLS / 'test.py'), run.config]
         command += [str(run.checkpoint), '--out', str(partial)]
         command += ['--out-item', 'metrics']
         command += ['--work-dir', str(run.folder / 'test')]

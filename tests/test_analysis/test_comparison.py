@@ -22,7 +22,7 @@ from mmdiffkd.analysis.training import Run
 def fake(tmp_path, monkeypatch):
     """A folder with stand-ins for the tools and two configs."""
     write_stand_ins(tmp_path)
-    monkeypatch.setattr(training, 'find_tool', tmp_path.joinpath)
+    monkeypatch.setattr(training, 'TOOLS', tmp_path)
     return tmp_path
 
 

@@ -9,7 +9,6 @@ from mmdiffkd.analysis.training import (
     OtherSettings,
     Run,
     evaluate,
-    find_tool,
     train,
 )
 
@@ -18,15 +17,15 @@ from mmdiffkd.analysis.training import (
 def fake(tmp_path, monkeypatch):
     """A folder with stand-ins for the tools and two configs."""
     write_stand_ins(tmp_path)
-    monkeypatch.setattr(training, 'find_tool', tmp_path.joinpath)
+    monkeypatch.setattr(training, 'TOOLS', tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize('name', ['train.py', 'test.py'])
+@pytest.mark.parametrize(
+    'name', ['train.py', 'test.py', 'dataset_converters/digit_scenes.py']
+)
 def test_tools_are_found(name):
-    assert find_tool(name).is_file()
-    with pytest.raises(FileNotFoundError, match='tools/other.py'):
-        find_tool('other.py')
+    assert (training.TOOLS / name).is_file()
 
 
 def test_train_and_read_again(fake):

@@ -24,7 +24,7 @@ VARIANTS = ROOT / 'tools/analysis_tools/variants'
 def fake(tmp_path, monkeypatch):
     """A folder with stand-ins for the tools and two configs."""
     write_stand_ins(tmp_path)
-    monkeypatch.setattr(training, 'find_tool', tmp_path.joinpath)
+    monkeypatch.setattr(training, 'TOOLS', tmp_path)
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def test_no_training_outlives_the_tool(fake):
     script.write_text(
         'import pathlib, runpy\n'
         'from mmdiffkd.analysis import training\n'
-        f'training.find_tool = pathlib.Path({str(fake)!r}).joinpath\n'
+        f'training.TOOLS = pathlib.Path({str(fake)!r})\n'
         f'runpy.run_path({str(ROOT / "tools" / TOOL)!r}, None, "__main__")\n'
     )
     (fake / 'train.py').write_text(
