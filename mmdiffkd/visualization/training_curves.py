@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -107,7 +106,6 @@ def plot_training_curves(
     figure = Figure(
         figsize=(4.6 * len(panels), 4.2), dpi=120, layout='constrained'
     )
-    FigureCanvasAgg(figure)
     colours = {
         label: PALETTE[index % len(PALETTE)]
         for index, label in enumerate(runs)

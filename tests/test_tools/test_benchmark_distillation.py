@@ -1,17 +1,17 @@
 import json
 import os
-import runpy
-import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import tiny_recipes
 import torch
 from mmengine.logging import MMLogger
+from recipe_files import run_tool
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/analysis_tools/benchmark_distillation.py'
+from mmdiffkd.analysis import benchmark_neck
+from mmdiffkd.analysis.benchmark_step import TEACHERS
+
+TOOL = 'analysis_tools/benchmark_distillation.py'
 ROW = {'part', 'ms', 'ms_low', 'ms_high', 'peak_mib', 'gmacs', 'all_ms'}
 SMALL_CASES = {
     'maps': ((4, 6, 5, 5), {'latent_channels': 8}),
@@ -20,32 +20,25 @@ SMALL_CASES = {
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """The tool's names, with sizes that take milliseconds."""
-    monkeypatch.syspath_prepend(TOOL.parent)
+def small(monkeypatch):
+    """Sizes that take milliseconds."""
     # A logger made in an earlier test would write to that test's stdout.
     monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    names = runpy.run_path(str(TOOL))['main'].__globals__
-    names |= {
-        'CASES': SMALL_CASES,
-        'GROWTH_SHAPE': (4, 8, 6, 6),
-        'GROWTH': {
-            name: values[:2] for name, values in names['GROWTH'].items()
-        },
-    }
-    return names
+    monkeypatch.setattr(benchmark_neck, 'CASES', SMALL_CASES)
+    monkeypatch.setattr(benchmark_neck, 'GROWTH_SHAPE', (4, 8, 6, 6))
+    growth = {k: values[:2] for k, values in benchmark_neck.GROWTH.items()}
+    monkeypatch.setattr(benchmark_neck, 'GROWTH', growth)
 
 
 @pytest.fixture
-def run(tool, monkeypatch, tmp_path, capsys):
+def run(small, monkeypatch, tmp_path, capsys):
     """Run the command; gives what it printed and its JSON."""
 
     def function(*arguments):
         out = tmp_path / 'out' / 'result.json'
-        arguments = [*map(str, arguments), '--json', str(out)]
+        arguments = [*arguments, '--json', out]
         arguments += ['--repetitions', '2', '--device', 'cpu']
-        monkeypatch.setattr(sys, 'argv', [TOOL.name, *arguments])
-        tool['main']()
+        run_tool(monkeypatch, TOOL, *arguments)
         return capsys.readouterr().out, json.loads(out.read_text())
 
     return function
@@ -114,10 +107,10 @@ def test_teacher_is_as_fast_as_the_config_says(run, recipe):
     assert gmacs(fast)[part] < gmacs(plain)[part]
 
 
-def test_teacher_with_its_switches(run, recipe, tool):
+def test_teacher_with_its_switches(run, recipe):
     text, result = run(recipe(), '--teacher')
     rows = result['rows']
-    assert [row['part'] for row in rows] == [*tool['TEACHERS']]
+    assert [row['part'] for row in rows] == [*TEACHERS]
     assert '| of the plain time |' in text
     for row in rows:
         assert row['ratio'] == pytest.approx(row['ms'] / rows[0]['ms'])
@@ -130,53 +123,6 @@ def test_amp_is_what_is_measured(run, recipe):
     assert result['environment']['amp'] == 'torch.bfloat16'
     _, result = run('--cases', '--amp', 'bf16')
     assert all({'float32', 'half'} < row.keys() for row in result['compared'])
-
-
-def package_recipe(tmp_path, name, at, size):
-    """A network of a package that teaches its own like."""
-    path = tmp_path / 'package.py'
-    path.write_text(
-        f"""
-_base_ = {name!r}
-model = dict(
-    _delete_=True,
-    type='mmdiffkd.Distiller',
-    student=_base_.model,
-    teacher=dict(config={name!r}, checkpoint=None),
-    distill=dict(entry=dict(at={at!r}, loss=dict(type='MSELoss'))),
-    input_size={size},
-)
-"""
-    )
-    return path
-
-
-@pytest.mark.parametrize(
-    'name, at, levels',
-    [
-        ('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'neck[:]', 5),
-        ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'neck[:]', 5),
-        (
-            'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
-            'decode_head.conv_seg',
-            1,
-        ),
-    ],
-)
-def test_every_task_has_a_batch(tool, tmp_path, name, at, levels):
-    path = package_recipe(tmp_path, name, at, 64)
-    settings = tool['Settings'](torch.device('cpu'), repetitions=1)
-    config = tool['load_config'](path)
-    model = tool['build_distiller'](config, settings)
-    inputs, samples = tool['make_batch'](model, 2, (64, 96))
-    assert inputs.shape == (2, 3, 64, 96)
-    losses = model(inputs, samples, mode='loss')
-    assert 'distill.entry.loss_kd' in losses
-    assert len(model.distill['entry'].shapes) == levels
-    total, _ = model.parse_losses(losses)
-    assert torch.isfinite(total)
-    task_losses = [k for k in losses if not k.startswith('distill')]
-    assert len(task_losses) >= 2
 
 
 @pytest.mark.slow
@@ -211,18 +157,10 @@ def test_compiled_beside_eager(run, monkeypatch):
     assert '| float32, compiled / eager | half, compiled / eager |' in text
 
 
-def test_median_of_runs(tool):
-    runs = [
-        {'case': 'a', 'row': {'ms': ms, 'all_ms': [ms]}} for ms in (3, 1, 2)
-    ]
-    merged = tool['median_of'](runs)
-    assert merged == {'case': 'a', 'row': {'ms': 2, 'all_ms': [[3], [1], [2]]}}
-
-
-def test_options(run, tool):
+def test_options(run):
     text, result = run('--options')
     rows = result['rows']
-    assert [row['part'] for row in rows] == [*tool['OPTIONS']]
+    assert [row['part'] for row in rows] == [*benchmark_neck.OPTIONS]
     plain, checkpointed, *_, fewest, _ = rows
     assert checkpointed['peak_mib'] < plain['peak_mib']
     assert checkpointed['gmacs'] > plain['gmacs'] > fewest['gmacs']
@@ -234,11 +172,11 @@ def test_options(run, tool):
 
 
 @pytest.mark.slow
-def test_growth(run, tool, tmp_path):
+def test_growth(run, tmp_path):
     plot = tmp_path / 'growth.png'
     _, result = run('--growth', '--plot', plot)
     growth = result['growth']
-    for quantity, values in tool['GROWTH'].items():
+    for quantity, values in benchmark_neck.GROWTH.items():
         rows = [row for row in growth if row['quantity'] == quantity]
         assert [row['value'] for row in rows] == [*values]
         last = rows[-1]
@@ -251,19 +189,6 @@ def test_growth(run, tool, tmp_path):
                     expected = pytest.approx(share * last[key], rel=0.05)
                     assert row[key] == expected, (row['part'], key)
     assert plot.stat().st_size > 5000
-
-
-def test_what_is_kept_for_the_backward_pass(tool):
-    weight = torch.ones(1000, requires_grad=True)
-    seen = torch.ones(1000)
-    part = tool['Part'](
-        # exp keeps its result, twice the same one; seen is kept once.
-        'part',
-        lambda: ((weight * seen).exp() * seen).sum().backward(),
-        [weight],
-    )
-    assert tool['kept_for_backward'](part) == 2 * 4000
-    assert weight.grad is None
 
 
 def test_overhead(run):

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmdiffkd.datasets.digit_scenes import is_complete
+from mmdiffkd.datasets.digit_scenes import DIGITS, is_complete
 
 TOOL = (
     Path(__file__).resolve().parents[2]
     / 'tools/dataset_converters/digit_scenes.py'
 )
-SIZES = dict(train=3, tuning=2, test=1)
+#: Of the splits for training, validation and test.
+SIZES = dict(zip(DIGITS, (3, 2, 1)))
 
 
 @pytest.fixture

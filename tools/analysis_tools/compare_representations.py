@@ -1,11 +1,11 @@
-r"""How alike student and teacher see the validation data, and how confidently.
+r"""How alike student and teacher see the test data, and how confidently.
 
     python tools/analysis_tools/compare_representations.py \
         CONFIG CHECKPOINT [CHECKPOINT ...] [--entry NAME] [--out FILE.json]
 
 CONFIG is a distiller's whose student and teacher classify; each CHECKPOINT is
 a student of that architecture, of a run with or without distillation. Found
-are, over the validation data:
+are, over the test data (with ``--split val``, the validation data):
 
 - linear CKA between the student's and the teacher's features at the taps of
   an entry, averaged over positions (1: the same up to a rotation and a scale);
@@ -19,200 +19,13 @@ import argparse
 import contextlib
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
-from torch import Tensor, nn
+from mmengine.config import DictAction
 
-from mmdiffkd.models.distillers import FrozenTeacher
-from mmdiffkd.models.distillers.distillation import check_entry
-from mmdiffkd.models.distillers.taps import Taps
-from mmdiffkd.models.distillers.teacher import build_from_config
-from mmdiffkd.utils import (
-    load_config,
-    load_weights,
-    plain_state_dict,
-    read_checkpoint,
-)
-from mmdiffkd.utils.data_root import check_data_root
-from mmdiffkd.utils.naming import did_you_mean
-from mmdiffkd.utils.similarity import CalibrationError, LinearCKA
-
-
-def pool(tensor: Tensor) -> Tensor:
-    """Average maps (B, C, H, W) or tokens (B, N, C) to vectors (B, C)."""
-    if tensor.dim() == 4:
-        return tensor.float().mean(dim=(2, 3))
-    return tensor.float().mean(dim=1) if tensor.dim() == 3 else tensor
-
-
-class Observed:
-    """A network, what its taps see, and how right and confident it is.
-
-    Args:
-        network (nn.Module): A classifier.
-        taps (Sequence[str]): Where its features are read.
-        role (str): 'student' or 'teacher', for error messages.
-    """
-
-    def __init__(
-        self, network: nn.Module, taps: Sequence[str], role: str
-    ) -> None:
-        self.network = network.to(get_device()).eval()
-        self.taps = Taps(network, taps, role)
-        self.calibration = CalibrationError()
-
-    def __call__(self, batch: dict) -> list[Tensor]:
-        """Run a batch of the data loader; gives the pooled features."""
-        data = self.network.data_preprocessor(batch, False)
-        with self.taps.record():
-            logits = self.network(data['inputs'], mode='tensor')
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ValueError(
-                f'{type(self.network).__name__} returns no logits '
-                '(B, classes) in mode "tensor"; only classifiers can be '
-                'compared.'
-            )
-        labels = torch.cat([s.gt_label for s in data['data_samples']])
-        self.calibration.update(
-            logits.double().softmax(dim=1), labels.to(logits.device)
-        )
-        features = [
-            pool(tensor)
-            for tap in self.taps.taps
-            for tensor in self.taps.read(tap)
-        ]
-        self.taps.clear()
-        return features
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """Accuracy in percent and the calibration error, 0 to 1."""
-        return {
-            'accuracy': 100 * self.calibration.accuracy,
-            'calibration_error': self.calibration.compute(),
-        }
-
-
-def choose_entry(config: Config, name: str | None) -> str:
-    """The entry whose taps are compared: the one named, or the first."""
-    entries = {k: v for k, v in config.model.distill.items() if v is not None}
-    if name is None:
-        name = next(iter(entries), None)
-    if name not in entries:
-        raise ValueError(
-            f'--entry {name}: `model.distill` has no such entry. '
-            + did_you_mean(str(name), entries)
-        )
-    return name
-
-
-def build_student(config: Config) -> nn.Module:
-    """The plain student of a distiller's config."""
-    preprocessor = config.model.get('data_preprocessor')
-    return build_from_config(
-        Config(
-            dict(
-                model=config.model.student,
-                data_preprocessor=preprocessor
-                or config.get('data_preprocessor'),
-                default_scope=config.get('default_scope'),
-            )
-        )
-    )
-
-
-@torch.no_grad()
-def compare(
-    config: Config, checkpoints: Sequence[str], entry: str | None = None
-) -> dict:
-    """Run students and teacher over the validation data.
-
-    Args:
-        config (Config): A distiller's whole config.
-        checkpoints (Sequence[str]): The students' weights.
-        entry (str, optional): The entry whose taps are read. Defaults to
-            None, the first.
-
-    Returns:
-        dict: ``entry``, its taps ``student_at`` and ``teacher_at``,
-        ``images``, ``teacher`` (``accuracy`` in percent,
-        ``calibration_error``) and ``students``, a list of the same with
-        ``checkpoint`` and ``cka``, one number a level.
-
-    Raises:
-        ValueError: If the config is no distiller's, or something in it
-            cannot be compared.
-    """
-    if 'distill' not in config.get('model', {}):
-        raise ValueError(
-            "the config has no `model.distill`: give a distiller's, with "
-            'the student, the teacher and an entry that names the taps'
-        )
-    entry = choose_entry(config, entry)
-    student_at, teacher_at = check_entry(entry, config.model.distill[entry])
-    check_data_root(config, ('val_dataloader',))
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    frozen = FrozenTeacher(**config.model.teacher)
-    frozen.init_weights()
-    teacher = Observed(frozen.network, teacher_at, 'teacher')
-    students = []
-    for checkpoint in checkpoints:
-        network = build_student(config)
-        weights = plain_state_dict(read_checkpoint(checkpoint))
-        load_weights(network, weights, str(checkpoint))
-        students.append(Observed(network, student_at, 'student'))
-
-    alignments = [defaultdict(LinearCKA) for _ in students]
-    loader = Runner.build_dataloader(deepcopy(config.val_dataloader))
-    for batch in loader:
-        theirs = teacher(batch)
-        for student, alignment in zip(students, alignments):
-            pairs = zip(student(batch), theirs, strict=True)
-            for level, pair in enumerate(pairs):
-                alignment[level].update(*pair)
-    return {
-        'entry': entry,
-        'student_at': list(student_at),
-        'teacher_at': list(teacher_at),
-        'images': len(loader.dataset),
-        'teacher': teacher.summary,
-        'students': [
-            {
-                'checkpoint': str(checkpoint),
-                **student.summary,
-                'cka': [level.compute() for level in alignment.values()],
-            }
-            for checkpoint, student, alignment in zip(
-                checkpoints, students, alignments
-            )
-        ],
-    }
-
-
-def describe(result: dict) -> str:
-    """What :func:`compare` found, as a table."""
-    lines = [
-        f'entry {result["entry"]!r}: student at {result["student_at"]}, '
-        f'teacher at {result["teacher_at"]}; {result["images"]} images',
-        f'{"accuracy %":>10}{"ECE":>9}  CKA with the teacher, by level',
-    ]
-    rows = [('teacher', result['teacher'])]
-    rows += [(s['checkpoint'], s) for s in result['students']]
-    for name, row in rows:
-        cka = ', '.join(f'{value:.4f}' for value in row.get('cka', []))
-        lines.append(
-            f'{row["accuracy"]:>10.2f}{row["calibration_error"]:>9.4f}  '
-            f'{cka:<9}  {name}'
-        )
-    return '\n'.join(lines)
+from mmdiffkd.analysis.comparison import SPLITS
+from mmdiffkd.analysis.representations import compare, describe
+from mmdiffkd.utils import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -228,6 +41,13 @@ def parse_args() -> argparse.Namespace:
         '--entry',
         help='the entry of `model.distill` whose taps are compared. '
         'Defaults to the first.',
+    )
+    parser.add_argument(
+        '--split',
+        choices=SPLITS,
+        default='test',
+        help='the data: that of val_dataloader or of test_dataloader. '
+        'Defaults to test.',
     )
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='write the numbers as JSON'
@@ -249,7 +69,7 @@ def main() -> None:
         config.merge_from_dict(args.cfg_options)
     # What building a model prints stays out of the table.
     with contextlib.redirect_stdout(sys.stderr):
-        result = compare(config, args.checkpoints, args.entry)
+        result = compare(config, args.checkpoints, args.entry, args.split)
     print(describe(result))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import (
     load_config,
     load_weights,
@@ -46,13 +46,8 @@ def parse_args() -> argparse.Namespace:
 def verify(weights: dict[str, Tensor], config: str, source: str) -> None:
     """Load the weights into the plain model of a config."""
     cfg = load_config(config)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model = cfg.model
-    if 'student' in model:
-        model = model.student
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    load_weights(MODELS.build(model), weights, source)
+    cfg.model = cfg.model.get('student', cfg.model)
+    load_weights(build_from_config(cfg), weights, source)
 
 
 def main() -> None:

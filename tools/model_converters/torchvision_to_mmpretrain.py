@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils.checkpoint import (
     load_weights,
     plain_state_dict,
@@ -52,8 +51,9 @@ def main() -> None:
     parser.add_argument('output', type=Path, help='file to write')
     args = parser.parse_args()
 
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(load_config(args.config).model)
+    config = load_config(args.config)
+    config.setdefault('default_scope', 'mmpretrain')
+    model = build_from_config(config)
     weights = convert(plain_state_dict(read_checkpoint(args.source)))
     load_weights(model, weights, source=args.source)
 

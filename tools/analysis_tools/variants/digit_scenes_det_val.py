@@ -1,9 +1,9 @@
 """Settings for the RetinaNets on digit scenes to be chosen from.
 
-python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
-    --variants tools/analysis_tools/variants/digit_scenes_det_tuning.py \
+python tools/analysis_tools/compare_methods.py --split val --seeds 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_det_val.py \
     --teacher-checkpoint work_dirs/demo-det/teacher/epoch_6.pth \
-    --work-dir work_dirs/tuning_det
+    --work-dir work_dirs/val_det
 """
 
 PAIR = 'retinanet-w24_retinanet-w8_1xb16-6e_digit-scenes-det'

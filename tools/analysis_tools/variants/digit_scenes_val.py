@@ -1,8 +1,8 @@
 """Four settings a method: what the digit-scene configs were chosen from.
 
-python tools/analysis_tools/compare_methods.py --split tuning --seeds 1 \
-    --jobs 2 --variants tools/analysis_tools/variants/digit_scenes_tuning.py \
-    --work-dir work_dirs/tuning
+python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
+    --jobs 2 --variants tools/analysis_tools/variants/digit_scenes_val.py \
+    --work-dir work_dirs/val
 """
 
 PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'

@@ -1,8 +1,8 @@
 """Weights for DiffKD at the logits alone, as the ablations have it.
 
-python tools/analysis_tools/compare_methods.py --split tuning --seeds 1 \
-    --variants tools/analysis_tools/variants/digit_scenes_logits_tuning.py \
-    --work-dir work_dirs/tuning
+python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
+    --variants tools/analysis_tools/variants/digit_scenes_logits_val.py \
+    --work-dir work_dirs/val
 """
 
 import runpy

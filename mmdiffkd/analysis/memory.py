@@ -1,8 +1,9 @@
-"""Measurements of what runs."""
+"""How much memory a call needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -52,3 +53,33 @@ def peak_memory(
         in_use += change
         peak = max(peak, in_use)
     return peak
+
+
+def kept_for_backward(
+    function: Callable[[], object], leaves: Sequence[Tensor] = ()
+) -> int:
+    """How much a call keeps from its forward to its backward pass.
+
+    Args:
+        function (Callable): What to call, without arguments. It runs both
+            passes.
+        leaves (Sequence[Tensor]): Tensors that do not count. Their gradients
+            are dropped afterwards. Defaults to ().
+
+    Returns:
+        int: Bytes.
+    """
+    kept: dict[int, int] = {}
+    own = {leaf.untyped_storage().data_ptr() for leaf in leaves}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        function()
+    for leaf in leaves:
+        leaf.grad = None
+    return sum(kept.values())

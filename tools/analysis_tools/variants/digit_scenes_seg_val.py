@@ -1,9 +1,9 @@
 """Settings for the PSPNets on digit scenes to be chosen from.
 
-python tools/analysis_tools/compare_methods.py --split tuning --seeds 2 \
-    --variants tools/analysis_tools/variants/digit_scenes_seg_tuning.py \
+python tools/analysis_tools/compare_methods.py --split val --seeds 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_seg_val.py \
     --teacher-checkpoint work_dirs/demo-seg/teacher/epoch_6.pth \
-    --work-dir work_dirs/tuning_seg
+    --work-dir work_dirs/val_seg
 """
 
 PAIR = 'pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg'

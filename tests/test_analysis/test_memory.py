@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdiffkd.utils.measure import peak_memory
+from mmdiffkd.analysis.memory import kept_for_backward, peak_memory
 
 MEGABYTE = 2**20
 
@@ -55,6 +55,18 @@ def test_what_was_there_does_not_count():
 def test_another_device():
     with pytest.raises(ValueError, match="'meta'"):
         peak_memory(lambda: None, 'meta')
+
+
+def test_what_is_kept_for_the_backward_pass():
+    weight = torch.ones(1000, requires_grad=True)
+    seen = torch.ones(1000)
+
+    def step():
+        # exp keeps its result, twice the same one; seen is kept once.
+        ((weight * seen).exp() * seen).sum().backward()
+
+    assert kept_for_backward(step, [weight]) == 2 * 4000
+    assert weight.grad is None
 
 
 @pytest.mark.gpu

@@ -1,0 +1,342 @@
+"""Timing DiffKD's neck alone: its sizes, its options and its growth."""
+
+import importlib.util
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmdiffkd.models.losses import KLDivergence, MSELoss
+from mmdiffkd.models.necks import DiffKDNeck
+
+from .benchmark_report import (
+    GROWTH_COLUMNS,
+    PART_COLUMNS,
+    compared_table,
+    number,
+    table,
+)
+from .memory import kept_for_backward
+from .timing import MIB, Part, Settings, measure
+
+REFERENCE = 'lib/models/losses/diffkd'
+# Student's and teacher's tensor have one shape; arguments of the neck.
+CASES = {
+    'FPN level': ((2, 256, 100, 168), {}),
+    'last map, latent 1024': ((16, 512, 7, 7), {'latent_channels': 1024}),
+    '1000 logits': ((64, 1000), {'feature': 'vector'}),
+    '19-class logit maps': ((2, 19, 64, 128), {}),
+}
+# What --options compares, at the size of the first case.
+OPTIONS = {
+    'plain': {},
+    'with_cp=True': {'with_cp': True},
+    'grad_steps=3': {'grad_steps': 3},
+    'grad_steps=2': {'grad_steps': 2},
+    'grad_steps=1': {'grad_steps': 1},
+    'grad_steps=1, with_cp=True': {'grad_steps': 1, 'with_cp': True},
+}
+# What --growth varies, around a map of this shape.
+GROWTH_SHAPE = (4, 128, 28, 28)
+GROWTH = {
+    'denoising steps': (1, 2, 3, 5, 8, 10),
+    'latent channels': (64, 128, 256, 512),
+    'levels': (1, 2, 3, 4, 5),
+    'batch size': (2, 4, 8, 16),
+}
+
+
+def import_reference(folder: Path) -> type[nn.Module]:
+    """Import the released DiffKD module from where it lies.
+
+    Args:
+        folder (Path): A checkout of
+            github.com/hunto/image_classification_sota.
+
+    Raises:
+        FileNotFoundError: If the module is not in it.
+    """
+    package = folder / REFERENCE
+    if not (package / '__init__.py').is_file():
+        raise FileNotFoundError(
+            f'--reference {folder}: there is no {REFERENCE} in it. Give a '
+            'checkout: git clone '
+            'https://github.com/hunto/image_classification_sota'
+        )
+    spec = importlib.util.spec_from_file_location(
+        'released_diffkd',
+        package / '__init__.py',
+        submodule_search_locations=[str(package)],
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.DiffKD
+
+
+def leaf(tensor: Tensor) -> Tensor:
+    """A copy that collects a gradient."""
+    return tensor.detach().clone().requires_grad_()
+
+
+def _distance(neck: DiffKDNeck) -> nn.Module:
+    return MSELoss() if neck.feature == 'map' else KLDivergence()
+
+
+def loss_of_neck(
+    neck: DiffKDNeck, run: Callable, student: Tensor, teacher: Tensor
+) -> Tensor:
+    """A neck's own losses and the distance after it.
+
+    Args:
+        neck (DiffKDNeck): The neck, which also draws the noise.
+        run (Callable): The neck, or a compiled form of it.
+        student (Tensor): Its student tensor.
+        teacher (Tensor): Its teacher tensor.
+    """
+    aligned = run(student, teacher, **neck.draw(student, teacher))
+    distance = _distance(neck)(aligned.student, aligned.teacher)
+    return distance + sum(aligned.losses.values())
+
+
+def neck_part(
+    name: str,
+    neck: DiffKDNeck,
+    student: Tensor,
+    teacher: Tensor,
+    settings: Settings,
+) -> Part:
+    """Forward and backward of a neck and the distance."""
+    run, student = settings.compiled(neck), leaf(student)
+
+    def forward() -> Tensor:
+        return loss_of_neck(neck, run, student, teacher)
+
+    return settings.training(name, forward, neck, [student])
+
+
+def released_part(
+    reference: type[nn.Module],
+    neck: DiffKDNeck,
+    student: Tensor,
+    teacher: Tensor,
+    settings: Settings,
+) -> Part:
+    """The same of the released module, which takes maps in float32 alone."""
+    distance, student = _distance(neck), leaf(student)
+    module = reference(
+        neck.student_channels,
+        neck.teacher_channels,
+        kernel_size=3 if neck.feature == 'map' else 1,
+        inference_steps=len(neck.sampler.timesteps),
+        use_ae=neck.autoencoder is not None,
+        ae_channels=neck.channels,
+    ).to(settings.device)
+
+    def forward() -> Tensor:
+        maps = [
+            tensor if tensor.ndim == 4 else tensor[:, :, None, None]
+            for tensor in (student, teacher)
+        ]
+        refined, target, diffusion, reconstruction = module(*maps)
+        loss = distance(refined, target) + diffusion
+        return loss if reconstruction is None else loss + reconstruction
+
+    single = replace(settings, amp=None)
+    return single.training('released', forward, module, [student])
+
+
+def compare(
+    name: str,
+    neck: DiffKDNeck,
+    student: Tensor,
+    teacher: Tensor,
+    settings: Settings,
+    reference: type[nn.Module] | None,
+) -> dict:
+    """Measure a neck, and in the same run what it is compared with.
+
+    Args:
+        name (str): What the tables call the case.
+        neck (DiffKDNeck): The neck.
+        student (Tensor): Its student tensor.
+        teacher (Tensor): Its teacher tensor.
+        settings (Settings): How to measure.
+        reference (type, optional): The released module's class.
+
+    Returns:
+        dict: ``case``; as ``float32``, with AMP also ``half``, with a
+        reference also ``released``, a row of :func:`measure`, which then has
+        ``ratio`` and ``memory_ratio``, ours over the released. With
+        ``settings.compile`` also ``float32_compiled`` and ``half_compiled``,
+        with ``eager_ratio``, compiled over eager.
+    """
+    torch.compiler.reset()
+    pair = student.float(), teacher.float()
+    precisions = {'float32': None, 'half': settings.amp}
+    if settings.amp is None:
+        del precisions['half']
+    parts = [
+        neck_part(
+            part + suffix,
+            neck,
+            *pair,
+            replace(settings, amp=amp, compile=bool(suffix)),
+        )
+        for suffix in ('', '_compiled')[: 1 + settings.compile]
+        for part, amp in precisions.items()
+    ]
+    if reference is not None:
+        parts.append(released_part(reference, neck, *pair, settings))
+    rows = {row['part']: row for row in measure(parts, settings)}
+    if settings.compile:
+        for part in precisions:
+            compiled = rows[f'{part}_compiled']
+            compiled['eager_ratio'] = compiled['ms'] / rows[part]['ms']
+    if 'released' in rows:
+        for row in rows.values():
+            for ratio, key in (('ratio', 'ms'), ('memory_ratio', 'peak_mib')):
+                row[ratio] = row[key] / rows['released'][key]
+    return {'case': name, **rows}
+
+
+def median_of(runs: Sequence[dict]) -> dict:
+    """Of several equal runs the median of every number."""
+    first = runs[0]
+    if isinstance(first, dict):
+        return {key: median_of([run[key] for run in runs]) for key in first}
+    if isinstance(first, (int, float)):
+        return statistics.median(runs)
+    return first if isinstance(first, str) else list(runs)
+
+
+def benchmark_cases(
+    settings: Settings,
+    runs: int = 1,
+    reference: type[nn.Module] | None = None,
+) -> tuple[dict, str]:
+    """Measure DiffKD's necks at the sizes of :data:`CASES`.
+
+    Args:
+        settings (Settings): How to measure.
+        runs (int): How often a neck is built and measured. Reported is the
+            median. Defaults to 1.
+        reference (type, optional): The released module's class, measured in
+            turn. Defaults to None.
+
+    Returns:
+        tuple[dict, str]: ``compared``, a row of :func:`compare` for each
+        case, and its table.
+    """
+    compared = []
+    for name, (shape, arguments) in CASES.items():
+        found = []
+        for _ in range(runs):
+            neck = DiffKDNeck(shape[1], shape[1], **arguments)
+            neck.to(settings.device)
+            pair = torch.randn(2, *shape, device=settings.device)
+            found.append(compare(name, neck, *pair, settings, reference))
+        compared.append(median_of(found))
+    return {'compared': compared}, compared_table(compared)
+
+
+def benchmark_options(
+    settings: Settings, reference: type[nn.Module] | None = None
+) -> tuple[dict, str]:
+    """Measure what the options of a neck save, at the size of the first case.
+
+    Args:
+        settings (Settings): How to measure.
+        reference (type, optional): The released module's class, measured in
+            turn. Defaults to None.
+
+    Returns:
+        tuple[dict, str]: ``rows``, one for each of :data:`OPTIONS`, and
+        their table.
+    """
+    shape, arguments = next(iter(CASES.values()))
+    pair = torch.randn(2, *shape, device=settings.device)
+    parts = []
+    for name, options in OPTIONS.items():
+        neck = DiffKDNeck(shape[1], shape[1], **arguments, **options)
+        neck.to(settings.device)
+        parts.append(neck_part(name, neck, *pair, settings))
+    if reference:
+        parts.append(released_part(reference, neck, *pair, settings))
+    rows = measure(parts, settings)
+    for row in rows:
+        row['ratio'] = row['ms'] / rows[0]['ms']
+        row['memory_ratio'] = row['peak_mib'] / rows[0]['peak_mib']
+        if reference:
+            share = row['peak_mib'] / rows[-1]['peak_mib']
+            row['memory_of_released'] = share
+    columns = [
+        *PART_COLUMNS[:3],
+        ('of the plain time', number('ratio', 2)),
+        PART_COLUMNS[3],
+        ('of the plain memory', number('memory_ratio', 2)),
+        ("of the released module's", number('memory_of_released', 2)),
+    ]
+    return {'rows': rows}, table(rows, columns)
+
+
+def growth_part(quantity: str, value: int, settings: Settings) -> Part:
+    """DiffKD on a map of medium size, with one quantity changed."""
+    batch_size, channels, *size = GROWTH_SHAPE
+    levels, arguments = 1, {}
+    if quantity == 'denoising steps':
+        arguments['num_inference_steps'] = value
+    elif quantity == 'latent channels':
+        arguments['latent_channels'] = value
+    elif quantity == 'levels':
+        levels = value
+    else:
+        batch_size = value
+    necks = nn.ModuleList(
+        DiffKDNeck(channels, channels, **arguments) for _ in range(levels)
+    ).to(settings.device)
+    shape = (levels, batch_size, channels, *size)
+    students, teachers = torch.randn(2, *shape, device=settings.device)
+    students = [leaf(student) for student in students]
+    runs = [settings.compiled(neck) for neck in necks]
+
+    def forward() -> Tensor:
+        return sum(map(loss_of_neck, necks, runs, students, teachers))
+
+    return settings.training(f'{quantity} {value}', forward, necks, students)
+
+
+def benchmark_growth(settings: Settings) -> tuple[dict, str]:
+    """Vary one quantity at a time, around a map of medium size.
+
+    Time is predicted in proportion to the multiply-adds, memory in
+    proportion to the bytes kept for the backward pass, both from the largest
+    value down.
+
+    Args:
+        settings (Settings): How to measure.
+
+    Returns:
+        tuple[dict, str]: ``growth``, a row for each value of
+        :data:`GROWTH`, and their table.
+    """
+    growth = []
+    for quantity, values in GROWTH.items():
+        parts = [growth_part(quantity, value, settings) for value in values]
+        rows = measure(parts, settings)
+        for row, part, value in zip(rows, parts, values):
+            row |= {'quantity': quantity, 'value': value}
+            kept = kept_for_backward(part.run, part.leaves)
+            row['kept_mib'] = kept / MIB
+        last = rows[-1]
+        for row in rows:
+            by_macs = row['gmacs'] / last['gmacs']
+            by_bytes = row['kept_mib'] / last['kept_mib']
+            row['predicted_ms'] = last['ms'] * by_macs
+            row['predicted_mib'] = last['peak_mib'] * by_bytes
+        growth += rows
+    return {'growth': growth}, table(growth, GROWTH_COLUMNS)

@@ -1,0 +1,337 @@
+"""Timing a distiller's step: its parts, its teacher and its overhead."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdiffkd.models.distillers import Distiller, FrozenTeacher
+from mmdiffkd.models.distillers.teacher import build_from_config
+from mmdiffkd.models.necks import DiffKDNeck
+
+from .batches import INPUT_SIZES, make_batch, task_of
+from .benchmark_neck import compare, leaf
+from .benchmark_report import PART_COLUMNS, compared_table, number, table
+from .timing import Part, Settings, measure
+
+# Switches of the teacher, one more in each.
+TEACHERS = {
+    'plain': {
+        'fold_batch_norm': False,
+        'channels_last': False,
+        'dtype': None,
+        'compile': False,
+    }
+}
+TEACHERS['folded'] = TEACHERS['plain'] | {'fold_batch_norm': True}
+TEACHERS['and channels last'] = TEACHERS['folded'] | {'channels_last': True}
+TEACHERS['and bfloat16'] = TEACHERS['and channels last'] | {
+    'dtype': 'bfloat16'
+}
+
+
+def build_distiller(config: Config, settings: Settings) -> Distiller:
+    """Build a distiller with random weights and all its entries on.
+
+    Args:
+        config (Config): Its whole config. The teacher's checkpoint is not
+            read: the arithmetic of random weights is the same.
+        settings (Settings): Where it runs, and whether its teacher is
+            compiled.
+
+    Returns:
+        Distiller: In train mode.
+    """
+    config = deepcopy(config)
+    config.model.teacher.checkpoint = None
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    if settings.compile:
+        config.model.teacher.compile = True
+    model = build_from_config(config).to(settings.device).train()
+    # The teacher's switches take effect with its weights.
+    model.teacher.init_weights()
+    model.set_progress(epoch=0, iteration=0)
+    for entry in model.distill.values():
+        entry.factor = 1.0
+    return model
+
+
+@contextlib.contextmanager
+def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple]]:
+    """The positional arguments that modules are called with, by name."""
+    arguments: dict[str, tuple] = {}
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, args, name=name: arguments.update({name: args})
+        )
+        for name, module in modules.items()
+    ]
+    try:
+        yield arguments
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def parts_of(
+    model: Distiller, inputs: Tensor, data_samples: list, settings: Settings
+) -> list[Part]:
+    """The student, the teacher, each entry, and the whole step.
+
+    Args:
+        model (Distiller): The distiller.
+        inputs (Tensor): A batch of images, normalised.
+        data_samples (list): Their annotations.
+        settings (Settings): How to measure.
+
+    Returns:
+        list[Part]: In this order. Entries run on the tensors that a first
+        step gave them.
+    """
+    watched = {'teacher': model.teacher, **dict(model.distill.items())}
+    with _captured(watched) as arguments, settings.precision():
+        model(inputs, data_samples, mode='loss')
+
+    def loss_of(network: BaseModel) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            losses = network(inputs, data_samples, mode='loss')
+            return network.parse_losses(losses)[0]
+
+        return settings.compiled(forward)
+
+    def loss_of_entry(entry: nn.Module, given: tuple) -> Callable[[], Tensor]:
+        run = settings.compiled(entry)
+        return lambda: sum(run(*given)[0].values())
+
+    def teach() -> None:
+        with settings.precision():
+            model.teacher(*arguments['teacher'])
+
+    parts = [
+        settings.training('student', loss_of(model.student), model.student),
+        Part('teacher, forward', teach),
+    ]
+    for name, entry in model.distill.items():
+        if name in arguments:
+            students, *others = arguments[name]
+            students = [leaf(student) for student in students]
+            forward = loss_of_entry(entry, (students, *others))
+            part = f'distill.{name}'
+            parts.append(settings.training(part, forward, entry, students))
+    parts.append(settings.training('whole step', loss_of(model), model))
+    return parts
+
+
+def batch_for(
+    model: Distiller, config: Config, batch_size: int | None = None
+) -> tuple[Tensor, list]:
+    """A random batch of the size that the config asks for.
+
+    Args:
+        model (Distiller): The distiller.
+        config (Config): Its whole config.
+        batch_size (int, optional): Defaults to None: the config's.
+
+    Returns:
+        tuple[Tensor, list]: Normalised images and data samples.
+    """
+    size = (
+        config.model.get('input_size') or INPUT_SIZES[task_of(model.student)]
+    )
+    height, width = (size, size) if isinstance(size, int) else size
+    batch_size = batch_size or config.train_dataloader.batch_size
+    return make_batch(model, batch_size, (height, width))
+
+
+def benchmark_distiller(
+    config: Config,
+    settings: Settings,
+    batch_size: int | None = None,
+    reference: type[nn.Module] | None = None,
+) -> tuple[dict, str]:
+    """Measure a distiller and its parts on random images and annotations.
+
+    Args:
+        config (Config): Its whole config.
+        settings (Settings): How to measure.
+        batch_size (int, optional): Defaults to None: the config's.
+        reference (type, optional): The released module's class, measured in
+            turn with each DiffKD neck. Defaults to None.
+
+    Returns:
+        tuple[dict, str]: ``batch``, ``rows`` (one for each of
+        :func:`parts_of`), ``ratio`` and ``ratio_by_macs`` (the whole step
+        over student and teacher), ``rest_ms`` (in no part), with a reference
+        ``compared``; and the tables.
+    """
+    model = build_distiller(config, settings)
+    inputs, data_samples = batch_for(model, config, batch_size)
+    rows = measure(parts_of(model, inputs, data_samples, settings), settings)
+    by_part = {row['part']: row for row in rows}
+    student, teacher = by_part['student'], by_part['teacher, forward']
+    whole = by_part['whole step']
+    known = sum(row['ms'] for row in rows[:-1])
+    result = {
+        'batch': list(inputs.shape),
+        'rows': rows,
+        'ratio': whole['ms'] / (student['ms'] + teacher['ms']),
+        'ratio_by_macs': whole['gmacs']
+        / (student['gmacs'] + teacher['gmacs']),
+        'rest_ms': whole['ms'] - known,
+    }
+    texts = [
+        table(rows, PART_COLUMNS),
+        f'Batch {result["batch"]}. The whole step over student and teacher '
+        f'forward: {result["ratio"]:.2f}, by multiply-adds '
+        f'{result["ratio_by_macs"]:.2f}. In no part: '
+        f'{result["rest_ms"]:.1f} ms.',
+    ]
+    if reference:
+        necks = {
+            f'distill.{name}'
+            + (f'[{level}]' if len(entry.necks) > 1 else ''): neck
+            for name, entry in model.distill.items()
+            for level, neck in enumerate(entry.necks)
+            if isinstance(neck, DiffKDNeck)
+        }
+        with _captured(necks) as arguments, settings.precision():
+            model(inputs, data_samples, mode='loss')
+        compared = [
+            compare(name, necks[name], *pair, settings, reference)
+            for name, pair in arguments.items()
+        ]
+        result['compared'] = compared
+        texts.append(compared_table(compared))
+    return result, '\n\n'.join(texts)
+
+
+def benchmark_teacher(
+    config: Config, settings: Settings, batch_size: int | None = None
+) -> tuple[dict, str]:
+    """Measure a distiller's teacher with more and more of its switches on.
+
+    Args:
+        config (Config): The distiller's whole config.
+        settings (Settings): How to measure. With ``compile`` each variant is
+            measured compiled, too.
+        batch_size (int, optional): Defaults to None: the config's.
+
+    Returns:
+        tuple[dict, str]: ``batch`` and ``rows``, and the table.
+    """
+    model = build_distiller(config, replace(settings, compile=False))
+    inputs, _ = batch_for(model, config, batch_size)
+    taps = list(model.teacher.taps.taps)
+    variants = dict(TEACHERS)
+    if settings.compile:
+        variants |= {
+            f'{name}, compiled': {**switches, 'compile': True}
+            for name, switches in TEACHERS.items()
+        }
+    parts = []
+    for name, switches in variants.items():
+        teacher = FrozenTeacher(
+            **{**config.model.teacher, **switches, 'checkpoint': None}
+        )
+        teacher.match_input(model.data_preprocessor)
+        teacher.attach(taps, tuple(inputs.shape[-2:]))
+        teacher.to(settings.device).init_weights()
+        parts.append(Part(name, partial(teacher, inputs, taps)))
+    rows = measure(parts, settings)
+    for row in rows:
+        row['ratio'] = row['ms'] / rows[0]['ms']
+    column = ('of the plain time', number('ratio', 2))
+    texts = [
+        table(rows, [*PART_COLUMNS[:3], column, *PART_COLUMNS[3:]]),
+        f'{_name(config.model.teacher)}, batch {list(inputs.shape)}.',
+    ]
+    return {'batch': list(inputs.shape), 'rows': rows}, '\n\n'.join(texts)
+
+
+def _name(teacher: Mapping) -> str:
+    config = teacher['config']
+    return f'`{config}`' if isinstance(config, str) else 'Teacher'
+
+
+class Tiny(BaseModel):
+    """A network of negligible size with two taps."""
+
+    def __init__(self) -> None:
+        super().__init__(BaseDataPreprocessor())
+        self.first = nn.Conv2d(3, 4, 1)
+        self.second = nn.Conv2d(4, 4, 1)
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """The second feature."""
+        return self.second(self.first(inputs))
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: Tensor | None = None,
+        mode: str = 'tensor',
+    ) -> dict[str, Tensor]:
+        """The loss, whatever the mode."""
+        return self.task_loss(self.extract_feat(inputs), data_samples)
+
+    @staticmethod
+    def task_loss(feature: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the averaged feature."""
+        return {'loss': F.cross_entropy(feature.mean((2, 3)), labels)}
+
+
+def benchmark_overhead(settings: Settings) -> tuple[dict, str]:
+    """Compare a distiller's step with the same step written by hand.
+
+    Args:
+        settings (Settings): How to measure.
+
+    Returns:
+        tuple[dict, str]: ``rows`` and ``overhead_ms``, and the table.
+    """
+    distance = {'type': 'MSELoss'}
+    model = Distiller(
+        Tiny(),
+        {'config': {'model': {'type': Tiny}}, 'checkpoint': None},
+        {tap: {'at': tap, 'loss': distance} for tap in ('first', 'second')},
+        input_size=4,
+    ).to(settings.device)
+    student, teacher = model.student, model.teacher.network
+    images = torch.randn(2, 3, 4, 4, device=settings.device)
+    labels = torch.tensor([0, 1], device=settings.device)
+
+    def by_hand() -> Tensor:
+        first = student.first(images)
+        second = student.second(first)
+        losses = student.task_loss(second, labels)
+        with torch.no_grad():
+            first_target = teacher.first(images)
+            second_target = teacher.second(first_target)
+        losses['distill.first.loss_kd'] = F.mse_loss(first, first_target)
+        losses['distill.second.loss_kd'] = F.mse_loss(second, second_target)
+        return model.parse_losses(losses)[0]
+
+    def by_distiller() -> Tensor:
+        return model.parse_losses(model(images, labels, mode='loss'))[0]
+
+    rows = measure(
+        [
+            settings.training('step by hand', by_hand, student),
+            settings.training('step of the distiller', by_distiller, student),
+        ],
+        settings,
+    )
+    overhead = rows[1]['ms'] - rows[0]['ms']
+    texts = [
+        table(rows, PART_COLUMNS[:3]),
+        f'Two entries; the distiller adds {overhead:.2f} ms a step.',
+    ]
+    return {'rows': rows, 'overhead_ms': overhead}, '\n\n'.join(texts)

@@ -1,0 +1,344 @@
+"""Comparing methods over the same seeds: runs, statistics and tables."""
+
+import csv
+import math
+import re
+import statistics
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mmdiffkd.utils import load_config
+from mmdiffkd.visualization.training_curves import PALETTE
+
+from .tables import markdown
+from .training import (
+    ChildFailed,
+    OtherSettings,
+    Run,
+    evaluate,
+    stop_children,
+    train,
+)
+
+CONFIDENCE = 0.95
+#: What is compared, by the package of the recipe; higher is better.
+METRICS = {
+    'mmpretrain': 'accuracy/top1',
+    'mmdet': 'coco/bbox_mAP',
+    'mmseg': 'mIoU',
+}
+#: Settings are chosen on the first and reported on the second.
+SPLITS = ('val', 'test')
+
+
+def folder_name(label: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r'[^\w.-]+', '-', label).strip('-')
+
+
+def default_metric(config: str) -> str:
+    """The metric that the package of a config reports."""
+    package = load_config(config).get('default_scope')
+    return METRICS.get(package, METRICS['mmpretrain'])
+
+
+def in_per_cent(metrics: Mapping, name: str) -> float:
+    """A metric in per cent; mmdet logs average precision as a fraction."""
+    return metrics[name] * (100 if name.startswith('coco/') else 1)
+
+
+def metric_of(result: Mapping, name: str) -> float:
+    """A metric of a run's result, in per cent.
+
+    Raises:
+        ValueError: If there is none of this name. The message lists those
+            that there are.
+    """
+    if name not in result['metrics']:
+        raise ValueError(
+            f'--metric {name}: the evaluation of {result["config"]} gave '
+            f'{sorted(result["metrics"])}. Choose one of these.'
+        )
+    return in_per_cent(result['metrics'], name)
+
+
+def plan(
+    variants: Mapping[str, tuple[str, Mapping]],
+    seeds: Iterable[int],
+    work_dir: Path,
+    teacher_checkpoint: str | None = None,
+    cfg_options: Mapping | None = None,
+) -> dict[tuple[str, int], Run]:
+    """The runs to do, all methods of a seed together.
+
+    Args:
+        variants (Mapping): Label to a config and what is changed in it.
+        seeds (Iterable[int]): The seeds.
+        work_dir (Path): Where the folders of the runs go.
+        teacher_checkpoint (str, optional): The teacher's weights in every
+            distiller. Defaults to None: the config's.
+        cfg_options (Mapping, optional): What is changed in every config.
+            Defaults to None. A variant's own changes win.
+
+    Returns:
+        dict[tuple[str, int], Run]: Runs by label and seed.
+    """
+    runs = {}
+    for seed in seeds:
+        for label, (config, own) in variants.items():
+            options = dict(cfg_options or {})
+            options['randomness.seed'] = seed
+            if teacher_checkpoint and 'teacher' in load_config(config).model:
+                options['model.teacher.checkpoint'] = teacher_checkpoint
+            folder = work_dir / folder_name(label) / f'seed_{seed}'
+            runs[label, seed] = Run(config, folder, {**options, **own})
+    return runs
+
+
+def train_and_evaluate(
+    run: Run, split: str, threads: int | None = None
+) -> dict:
+    """Train a run and take the metrics of its last checkpoint.
+
+    Args:
+        run (Run): What to train. It is validated as its config says.
+        split (str): ``'val'``, which takes the last validation, or
+            ``'test'``, which evaluates the last checkpoint on the test data.
+        threads (int, optional): Of the child processes. Defaults to None:
+            as the environment has it.
+
+    Returns:
+        dict: See :func:`~mmdiffkd.analysis.training.train`.
+    """
+    result = train(run, threads)
+    if split == 'test':
+        result['metrics'] = evaluate(run, threads)
+    return result
+
+
+def run_all(
+    runs: Mapping[tuple[str, int], Run],
+    split: str,
+    metric: str,
+    jobs: int = 1,
+) -> dict[tuple[str, int], dict]:
+    """Train and evaluate runs, and print a line as each ends.
+
+    Args:
+        runs (Mapping[tuple[str, int], Run]): Runs by label and seed.
+        split (str): See :func:`train_and_evaluate`.
+        metric (str): What is printed.
+        jobs (int): Runs at a time. More than one have one thread each.
+            Defaults to 1.
+
+    Returns:
+        dict[tuple[str, int], dict]: Results by label and seed.
+
+    Raises:
+        ChildFailed: If a run failed. The others are finished first.
+        ValueError: If there is no such metric.
+    """
+    threads = 1 if jobs > 1 else None
+    results, failures = {}, 0
+    with ThreadPoolExecutor(jobs) as pool:
+        started = {
+            pool.submit(train_and_evaluate, run, split, threads): key
+            for key, run in runs.items()
+        }
+        try:
+            for future in as_completed(started):
+                label, seed = key = started[future]
+                try:
+                    results[key] = result = future.result()
+                except (ChildFailed, OtherSettings) as error:
+                    failures += 1
+                    print(f'{label}, seed {seed}: FAILED\n{error}', flush=True)
+                    continue
+                print(
+                    f'[{len(results)}/{len(runs)}] {label}, seed {seed}: '
+                    f'{metric} {metric_of(result, metric):.2f} '
+                    f'({result["seconds"]:.0f} s)',
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_children()
+            raise
+    if failures:
+        raise ChildFailed(
+            f'{failures} of {len(runs)} runs failed, so there is no table. '
+            'Start the same command again: finished runs are kept.'
+        )
+    return results
+
+
+def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
+    """Compare methods over the same seeds.
+
+    Args:
+        values (Mapping[str, Sequence[float]]): Method to its metric, one
+            value a seed, the seeds in the same order everywhere. The first
+            method is what the others are compared with.
+
+    Returns:
+        dict[str, dict]: For each method ``mean`` and ``sd`` (sample standard
+        deviation), and for all but the first ``gain`` (mean paired
+        difference), ``low`` and ``high``: its 95 % confidence interval by
+        Student's t over seeds. NaN where one seed is not enough.
+
+    Raises:
+        ValueError: If a method has another number of seeds.
+    """
+    first, *others = values
+    summary = {
+        label: {
+            'mean': statistics.fmean(column),
+            'sd': statistics.stdev(column) if len(column) > 1 else math.nan,
+        }
+        for label, column in values.items()
+    }
+    for label in others:
+        gains = _gains(values, label)
+        with warnings.catch_warnings():
+            # One seed gives NaN, and equal gains an interval of width 0.
+            warnings.simplefilter('ignore')
+            test = stats.ttest_rel(values[label], values[first])
+            low, high = test.confidence_interval(CONFIDENCE)
+        summary[label] |= {
+            'gain': statistics.fmean(gains),
+            'low': float(low),
+            'high': float(high),
+        }
+    return summary
+
+
+def _gains(values: Mapping[str, Sequence[float]], label: str) -> list[float]:
+    """Differences to the first method, one a seed."""
+    first = next(iter(values.values()))
+    return [b - a for a, b in zip(first, values[label], strict=True)]
+
+
+def write_tables(
+    values: Mapping[str, Sequence[float]],
+    times: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    metric: str,
+    note: str,
+    prefix: Path,
+) -> str:
+    """Write ``prefix.md``, ``prefix.csv`` and ``prefix.png``.
+
+    Args:
+        values (Mapping[str, Sequence[float]]): See :func:`summarise`.
+        times (Mapping[str, Sequence[float]]): Method to seconds a step, one
+            value a seed.
+        seeds (Sequence[int]): The seeds, in the order of the values.
+        metric (str): Name of the metric.
+        note (str): A paragraph under the Markdown table.
+        prefix (Path): The files' path without ending.
+
+    Returns:
+        str: The Markdown.
+    """
+    first = next(iter(values))
+    rows = []
+    for label, row in summarise(values).items():
+        ratios = [b / a for a, b in zip(times[first], times[label])]
+        rows.append(
+            {
+                'method': label,
+                **row,
+                'time_ratio': statistics.fmean(ratios),
+                **{f'seed {s}': v for s, v in zip(seeds, values[label])},
+            }
+        )
+    table = markdown(
+        ['', metric, 'sd', f'gain over {first} (95 % CI)', 'time a step'],
+        [
+            [
+                row['method'],
+                f'{row["mean"]:.2f}',
+                '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}',
+                _gain_and_interval(row),
+                f'{row["time_ratio"]:.2f}x',
+            ]
+            for row in rows
+        ],
+    )
+    text = f'{table}\n\n{note}\n'
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    Path(f'{prefix}.md').write_text(text)
+    with Path(f'{prefix}.csv').open('w', newline='') as file:
+        columns = dict.fromkeys(key for row in rows[::-1] for key in row)
+        writer = csv.DictWriter(file, list(columns), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(
+            {
+                k: round(v, 4) if isinstance(v, float) else v
+                for k, v in r.items()
+            }
+            for r in rows
+        )
+    plot(values, metric, Path(f'{prefix}.png'))
+    return text
+
+
+def _gain_and_interval(row: Mapping) -> str:
+    if 'gain' not in row:
+        return ''
+    gain = f'{row["gain"]:+.2f}'
+    if math.isnan(row['low']):
+        return gain
+    return f'{gain} ({row["low"]:+.2f} to {row["high"]:+.2f})'
+
+
+def plot(
+    values: Mapping[str, Sequence[float]], metric: str, out: Path
+) -> None:
+    """Draw a dot a seed, beside it the paired gains and their interval."""
+    labels = list(values)
+    summary = summarise(values)
+    figure = Figure(
+        figsize=(9, 1.2 + 0.45 * len(labels)), dpi=120, layout='constrained'
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    for row, label in enumerate(labels):
+        colour = PALETTE[row % len(PALETTE)]
+        dots = {'color': colour, 'alpha': 0.55, 'ls': '', 'marker': 'o'}
+        column = values[label]
+        left.plot(column, [row] * len(column), markersize=5, **dots)
+        left.plot(
+            summary[label]['mean'], row, color=colour, marker='|', ms=18, mew=2
+        )
+        if row == 0:
+            continue
+        gains = _gains(values, label)
+        right.plot(gains, [row] * len(gains), markersize=5, **dots)
+        right.plot(
+            summary[label]['gain'], row, color=colour, marker='|', ms=18, mew=2
+        )
+        low, high = summary[label]['low'], summary[label]['high']
+        right.plot([low, high], [row, row], color=colour, linewidth=2)
+    right.axvline(0, color='0.4', linewidth=1)
+    left.set_yticks(range(len(labels)), labels)
+    left.set_ylim(len(labels) - 0.5, -0.5)
+    left.set_xlabel(f'{metric} (last epoch)')
+    right.set_xlabel(f'gain over {labels[0]}')
+    left.set_title('a dot a seed, bar: mean', fontsize=10, loc='left')
+    right.set_title(
+        'difference by seed, bar: mean, line: 95 % interval',
+        fontsize=10,
+        loc='left',
+    )
+    for axes in (left, right):
+        axes.grid(axis='x', color='0.9')
+        axes.set_axisbelow(True)
+        for side in ('top', 'right', 'left'):
+            axes.spines[side].set_visible(False)
+        axes.tick_params(axis='y', length=0)
+    figure.savefig(out)

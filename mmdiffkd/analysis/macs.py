@@ -1,0 +1,263 @@
+"""What a model costs at deployment, and what distillation adds to training.
+
+MACs are multiply-adds of convolutions and matrix products for one image, each
+counted once. Normalisation, activations and the distance are left out.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS, init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmdiffkd.models.distillers import Distiller
+from mmdiffkd.models.distillers.teacher import build_from_config
+
+from .tables import aligned
+
+# Batch normalisation in train mode over a vector takes no batch of one.
+BATCH_SIZE = 2
+STEP_IN_FORWARDS = 3
+FLOAT32 = 4
+
+
+def count_parameters(module: nn.Module, trained: bool = False) -> int:
+    """The number of parameters, of all or of those that are trained."""
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained
+    )
+
+
+@torch.no_grad()
+def count_macs(run: Callable[[], object], batch_size: int = BATCH_SIZE) -> int:
+    """Multiply-adds for one image of what a function runs.
+
+    MMEngine's ``get_model_complexity_info`` traces one forward pass of one
+    module, and cannot look at a loss or a step. Where both can count, they
+    agree but for the normalisation that MMEngine adds.
+
+    Args:
+        run (Callable): Runs a batch through a network.
+        batch_size (int): The size of that batch. Defaults to 2.
+
+    Returns:
+        int: Multiply-adds of convolutions and matrix products.
+    """
+    with FlopCounterMode(display=False) as counter:
+        run()
+    # The counter takes a multiply-add for two operations.
+    return counter.get_total_flops() // (2 * batch_size)
+
+
+def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
+    """Count parameters and MACs of deployment and of a training step.
+
+    The model is built at random on the CPU; a teacher's checkpoint is not
+    read.
+
+    Args:
+        config (Config): A plain model's or a distiller's whole config.
+        shape (Sequence[int], optional): Height and width of an image.
+            Defaults to None: a distiller's ``input_size``, else 224 x 224.
+
+    Returns:
+        dict: ``shape``; ``deployed`` (``parameters``, and ``macs`` of one
+        image); for a distiller also ``teacher`` and ``entries`` (entry's
+        name to what its necks and losses need) of the same form,
+        ``trained`` (the parameters that are, of ``student`` and ``necks``),
+        ``step_macs`` (``student``, ``added``) and ``step_ratio``: a step
+        with distillation over the student's own.
+    """
+    config = copy.deepcopy(config)
+    if shape is None:
+        shape = config.model.get('input_size') or 224
+    height, width = (shape, shape) if isinstance(shape, int) else shape
+    if 'teacher' in config.model:
+        config.model.input_size = (height, width)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = build_from_config(config).eval()
+    inputs = torch.zeros(BATCH_SIZE, 3, height, width)
+    distills = isinstance(model, Distiller)
+    student = model.student if distills else model
+    costs = {
+        'shape': [height, width],
+        'deployed': {
+            'parameters': count_parameters(student),
+            'macs': count_macs(lambda: student(inputs, mode='tensor')),
+        },
+    }
+    if not distills:
+        return costs
+
+    entries = model.distill.values()
+    taps = sorted({tap for entry in entries for tap in entry.teacher_at})
+    costs['teacher'] = {
+        'parameters': count_parameters(model.teacher.network),
+        'macs': count_macs(lambda: model.teacher(inputs, taps)),
+    }
+    costs['entries'] = {
+        name: {
+            'parameters': count_parameters(entry),
+            'macs': count_macs(
+                lambda name=name: model.train().check_batch(BATCH_SIZE, name)
+            ),
+        }
+        for name, entry in model.distill.items()
+    }
+    costs['trained'] = {
+        'student': count_parameters(student, trained=True),
+        'necks': count_parameters(model.distill, trained=True),
+    }
+    own = STEP_IN_FORWARDS * costs['deployed']['macs']
+    necks = sum(entry['macs'] for entry in costs['entries'].values())
+    added = costs['teacher']['macs'] + STEP_IN_FORWARDS * necks
+    costs['step_macs'] = {'student': own, 'added': added}
+    costs['step_ratio'] = (own + added) / own
+    return costs
+
+
+def count_state(optimizer: dict) -> int:
+    """How many numbers an optimizer keeps for each parameter.
+
+    Found by one step on a parameter of six numbers.
+
+    Args:
+        optimizer (dict): Its config, without ``params``.
+    """
+    parameter = nn.Parameter(torch.ones(2, 3))
+    parameter.grad = torch.ones_like(parameter)
+    built = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
+    built.step()
+    return sum(
+        isinstance(value, torch.Tensor) and value.shape == parameter.shape
+        for value in built.state[parameter].values()
+    )
+
+
+def get_scaling(config: Config, costs: dict, gpus: int) -> dict:
+    """Count what each of several GPUs does in a step.
+
+    Bytes sent are those of collectives in a ring. DDP reduces each gradient
+    on every GPU. ZeRO reduces a gradient on the GPU that has its share of the
+    optimizer's state, and then sends the new weights to all. Both send twice
+    the parameters, less a GPU's own share. FSDP gathers the student's weights
+    in the forward and in the backward pass, gathers the necks' weights once,
+    and reduces all gradients.
+
+    Bytes held are those of weights, gradients, optimizer state and the
+    teacher. Communication buffers and activations are left out.
+
+    Args:
+        config (Config): The distiller's whole config.
+        costs (dict): What :func:`get_costs` found.
+        gpus (int): How many there are.
+
+    Returns:
+        dict: ``gpus``; ``images`` of a step; ``sent`` (bytes, by strategy,
+        and ``student``: DDP without distillation), ``held`` (bytes, by
+        strategy) and ``macs`` of one GPU in a step.
+    """
+    student, necks = costs['trained'].values()
+    trained = student + necks
+    state = count_state(config.optim_wrapper.optimizer)
+    batch_size = config.train_dataloader.batch_size
+    others = FLOAT32 * (gpus - 1) / gpus
+    share = FLOAT32 * trained / gpus
+    teacher = FLOAT32 * costs['teacher']['parameters']
+    return {
+        'gpus': gpus,
+        'images': gpus * batch_size,
+        'sent': {
+            'ddp': 2 * trained * others,
+            'student': 2 * student * others,
+            'fsdp': (3 * student + 2 * necks) * others,
+        },
+        'held': {
+            'ddp': teacher + (2 + state) * FLOAT32 * trained,
+            # DeepSpeed steps on a copy of its share of the weights.
+            'zero2': teacher + FLOAT32 * trained + (2 + state) * share,
+            'fsdp': teacher + (2 + state) * share,
+        },
+        'macs': batch_size * sum(costs['step_macs'].values()),
+    }
+
+
+def readable(number: float) -> str:
+    """A count with a unit: ``'1.11 G'``."""
+    for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if number >= size:
+            return f'{number / size:.3g} {unit}'
+    return f'{number:g}'
+
+
+def describe(costs: dict) -> str:
+    """What :func:`get_costs` found, as text."""
+    rows = [('deployed', costs['deployed'])]
+    if 'teacher' in costs:
+        rows.append(('teacher, forward', costs['teacher']))
+        rows += [
+            (f'necks of {name!r}, forward', entry)
+            for name, entry in costs['entries'].items()
+        ]
+    cells = [('', 'parameters', 'MACs/image')]
+    cells += [
+        (name, readable(row['parameters']), readable(row['macs']))
+        for name, row in rows
+    ]
+    height, width = costs['shape']
+    lines = [aligned(cells), f'images of {height} x {width}']
+    if 'step_macs' in costs:
+        step = costs['step_macs']
+        lines += [
+            '',
+            'A training step, estimated from forward passes '
+            f'({STEP_IN_FORWARDS} for what is trained, 1 for the teacher):',
+            f'student alone {readable(step["student"])}, distillation adds '
+            f'{readable(step["added"])}: {costs["step_ratio"]:.2f} times the '
+            'arithmetic.',
+        ]
+    return '\n'.join(lines)
+
+
+def describe_scaling(costs: dict, scaling: list[dict]) -> str:
+    """What :func:`get_scaling` found for several numbers of GPUs, as text."""
+    step = sum(costs['step_macs'].values())
+    teacher = costs['teacher']['macs'] / step
+    student = costs['step_macs']['student'] / step
+    trained = costs['trained']
+    held = FLOAT32 * costs['teacher']['parameters']
+    rows = [
+        ('', *(f'{s["gpus"]} GPUs' for s in scaling)),
+        ('images a step', *(str(s['images']) for s in scaling)),
+    ]
+    for label, group, key in (
+        ('a GPU sends, DDP or ZeRO', 'sent', 'ddp'),
+        ('  the student alone', 'sent', 'student'),
+        ('a GPU sends, FSDP', 'sent', 'fsdp'),
+        ('a GPU holds, DDP', 'held', 'ddp'),
+        ('a GPU holds, ZeRO-2', 'held', 'zero2'),
+        ('a GPU holds, FSDP, at least', 'held', 'fsdp'),
+    ):
+        rows.append((label, *(f'{readable(s[group][key])}B' for s in scaling)))
+    rows.append(
+        (
+            'MACs for a byte sent, DDP',
+            *(readable(s['macs'] / s['sent']['ddp']) for s in scaling),
+        )
+    )
+    return '\n'.join(
+        [
+            f'Shares of the arithmetic: student {student:.0%}, teacher '
+            f'{teacher:.0%}, necks {1 - student - teacher:.0%}.',
+            f'Trained: {readable(trained["student"])} parameters of the '
+            f'student, {readable(trained["necks"])} of necks. Teacher on '
+            f'each GPU: {readable(held)}B.',
+            '',
+            aligned(rows),
+        ]
+    )

@@ -1,0 +1,221 @@
+"""How alike student and teacher see the same data, and how confidently.
+
+Compared are pooled features at the taps of an entry, by linear CKA, and the
+calibration of the networks. The networks have to classify.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmdiffkd.models.distillers import FrozenTeacher
+from mmdiffkd.models.distillers.distillation import check_entry
+from mmdiffkd.models.distillers.taps import Taps
+from mmdiffkd.models.distillers.teacher import build_from_config
+from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
+from mmdiffkd.utils.data_root import check_data_root
+from mmdiffkd.utils.naming import did_you_mean
+
+from .calibration import CalibrationError
+from .similarity import LinearCKA
+
+
+def pool(tensor: Tensor) -> Tensor:
+    """Average maps (B, C, H, W) or tokens (B, N, C) to vectors (B, C)."""
+    if tensor.dim() == 4:
+        return tensor.float().mean(dim=(2, 3))
+    return tensor.float().mean(dim=1) if tensor.dim() == 3 else tensor
+
+
+class Observed:
+    """A network, the tensors at its taps, and its accuracy and confidence.
+
+    Args:
+        network (nn.Module): A classifier.
+        taps (Sequence[str]): Where its features are read.
+        role (str): 'student' or 'teacher', for error messages.
+    """
+
+    def __init__(
+        self, network: nn.Module, taps: Sequence[str], role: str
+    ) -> None:
+        self.network = network.to(get_device()).eval()
+        self.taps = Taps(network, taps, role)
+        self.calibration = CalibrationError()
+
+    def __call__(self, batch: dict) -> list[Tensor]:
+        """Run a batch of the data loader.
+
+        Returns:
+            list[Tensor]: Pooled features (B, C), one a tapped tensor.
+
+        Raises:
+            ValueError: If the network returns no logits.
+        """
+        data = self.network.data_preprocessor(batch, False)
+        with self.taps.record():
+            logits = self.network(data['inputs'], mode='tensor')
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f'{type(self.network).__name__} returns no logits '
+                '(B, classes) in mode "tensor"; only classifiers can be '
+                'compared.'
+            )
+        labels = torch.cat([s.gt_label for s in data['data_samples']])
+        self.calibration.update(
+            logits.double().softmax(dim=1), labels.to(logits.device)
+        )
+        features = [
+            pool(tensor)
+            for tap in self.taps.taps
+            for tensor in self.taps.read(tap)
+        ]
+        self.taps.clear()
+        return features
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Accuracy in percent and the calibration error, 0 to 1."""
+        return {
+            'accuracy': 100 * self.calibration.accuracy,
+            'calibration_error': self.calibration.compute(),
+        }
+
+
+def choose_entry(
+    config: Config, name: str | None
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The entry to compare at, the one named or the first.
+
+    Args:
+        config (Config): A distiller's whole config.
+        name (str, optional): The name of the entry. None is the first.
+
+    Returns:
+        tuple[str, tuple[str, ...], tuple[str, ...]]: Its name, its taps in
+        the student and its taps in the teacher.
+
+    Raises:
+        ValueError: If there is no such entry.
+    """
+    entries = {k: v for k, v in config.model.distill.items() if v is not None}
+    if name is None:
+        name = next(iter(entries), None)
+    if name not in entries:
+        raise ValueError(
+            f'entry={name!r}: `model.distill` has no such entry. '
+            + did_you_mean(str(name), entries)
+        )
+    return name, *check_entry(name, entries[name])
+
+
+def build_student(config: Config) -> nn.Module:
+    """The plain student of a distiller's config."""
+    preprocessor = config.model.get('data_preprocessor')
+    return build_from_config(
+        Config(
+            dict(
+                model=config.model.student,
+                data_preprocessor=preprocessor
+                or config.get('data_preprocessor'),
+                default_scope=config.get('default_scope'),
+            )
+        )
+    )
+
+
+@torch.no_grad()
+def compare(
+    config: Config,
+    checkpoints: Sequence[str],
+    entry: str | None = None,
+    split: str = 'test',
+) -> dict:
+    """Run students and teacher over the data of an evaluation.
+
+    Args:
+        config (Config): A distiller's whole config.
+        checkpoints (Sequence[str]): The students' weights.
+        entry (str, optional): The entry whose taps are read. Defaults to
+            None, the first.
+        split (str): ``'val'`` or ``'test'``, for the data loader of that
+            name. Defaults to ``'test'``.
+
+    Returns:
+        dict: ``entry``, its taps ``student_at`` and ``teacher_at``,
+        ``images``, ``teacher`` (``accuracy`` in percent,
+        ``calibration_error``) and ``students``, a list of the same with
+        ``checkpoint`` and ``cka``, one number a level.
+
+    Raises:
+        ValueError: If the config is no distiller's, or something in it
+            cannot be compared.
+    """
+    if 'distill' not in config.get('model', {}):
+        raise ValueError(
+            "the config has no `model.distill`: give a distiller's, with "
+            'the student, the teacher and an entry that names the taps'
+        )
+    entry, student_at, teacher_at = choose_entry(config, entry)
+    check_data_root(config, (f'{split}_dataloader',))
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    frozen = FrozenTeacher(**config.model.teacher)
+    frozen.init_weights()
+    teacher = Observed(frozen.network, teacher_at, 'teacher')
+    students = []
+    for checkpoint in checkpoints:
+        network = build_student(config)
+        weights = plain_state_dict(read_checkpoint(checkpoint))
+        load_weights(network, weights, str(checkpoint))
+        students.append(Observed(network, student_at, 'student'))
+
+    alignments = [defaultdict(LinearCKA) for _ in students]
+    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
+    for batch in loader:
+        theirs = teacher(batch)
+        for student, alignment in zip(students, alignments):
+            pairs = zip(student(batch), theirs, strict=True)
+            for level, pair in enumerate(pairs):
+                alignment[level].update(*pair)
+    return {
+        'entry': entry,
+        'student_at': list(student_at),
+        'teacher_at': list(teacher_at),
+        'images': len(loader.dataset),
+        'teacher': teacher.summary,
+        'students': [
+            {
+                'checkpoint': str(checkpoint),
+                **student.summary,
+                'cka': [level.compute() for level in alignment.values()],
+            }
+            for checkpoint, student, alignment in zip(
+                checkpoints, students, alignments
+            )
+        ],
+    }
+
+
+def describe(result: dict) -> str:
+    """What :func:`compare` found, as a table."""
+    lines = [
+        f'entry {result["entry"]!r}: student at {result["student_at"]}, '
+        f'teacher at {result["teacher_at"]}; {result["images"]} images',
+        f'{"accuracy %":>10}{"ECE":>9}  CKA with the teacher, by level',
+    ]
+    rows = [('teacher', result['teacher'])]
+    rows += [(s['checkpoint'], s) for s in result['students']]
+    for name, row in rows:
+        cka = ', '.join(f'{value:.4f}' for value in row.get('cka', []))
+        lines.append(
+            f'{row["accuracy"]:>10.2f}{row["calibration_error"]:>9.4f}  '
+            f'{cka:<9}  {name}'
+        )
+    return '\n'.join(lines)

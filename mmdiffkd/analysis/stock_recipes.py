@@ -1,0 +1,171 @@
+"""Stock recipes, wrapped in a distiller and reduced to two iterations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdiffkd.utils import load_config
+
+ITERATIONS = 2
+BATCH_SIZE = 2
+# What lengths are divided by. Classifiers keep theirs: many take no other.
+SHRINK = {'mmdet': 4, 'mmseg': 8}
+# A smaller number under one of the keys is not a length in pixels.
+SHORTEST = 64
+LENGTHS = (
+    'border',
+    'crop_size',
+    'img_scale',
+    'max_size',
+    'random_size_range',
+    'scale',
+    'scales',
+    'size',
+    'stride',
+)
+# When stock hooks change the last epochs: here before the second iteration.
+LAST_EPOCHS = {'num_last_epochs': 0, 'switch_epoch': 1}
+LINES = """\
+_base_ = {name!r}
+
+model = dict(
+    _delete_=True,
+    type='mmdiffkd.Distiller',
+    student=_base_.model,
+    teacher=dict(config={name!r}, checkpoint=None),
+    distill=dict({entries}),
+)
+optim_wrapper = dict(
+    constructor='mmdiffkd.OptimWrapperConstructor', {paramwise}
+)
+default_hooks = dict(
+    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
+    distill=dict(type='mmdiffkd.DistillHook'),
+)
+"""
+ENTRY = """
+        tap{number}=dict(
+            at={tap!r},
+            neck=dict(type='DiffKDNeck'),
+            loss=dict(type='MSELoss'),
+        ),"""
+
+
+def default_tap(config: Config) -> str:
+    """Where to distil a recipe of which nothing else is known."""
+    model = config.model
+    scope = config.get('default_scope')
+    if scope == 'mmdet' and model.get('neck'):
+        return 'neck[:]'
+    if scope == 'mmseg' and model.get('decode_head'):
+        head = model.decode_head
+        if isinstance(head, Sequence):
+            return f'decode_head.{len(head) - 1}.conv_seg'
+        return 'decode_head.conv_seg'
+    return 'backbone[-1]'
+
+
+def distilled(name: str, taps: Sequence[str], file: Path) -> Config:
+    """A recipe with the documented lines around it.
+
+    Args:
+        name (str): The recipe.
+        taps (Sequence[str]): An entry for each.
+        file (Path): Where to write the lines.
+    """
+    recipe = load_config(name)
+    entries = ''.join(
+        ENTRY.format(number=number, tap=tap) for number, tap in enumerate(taps)
+    )
+    constructor = recipe.optim_wrapper.get('constructor')
+    paramwise = dict(student_constructor=constructor)
+    lines = LINES.format(
+        name=name,
+        entries=entries + '\n    ',
+        paramwise=f'paramwise_cfg={paramwise!r},' if constructor else '',
+    )
+    file.write_text(lines)
+    return load_config(file)
+
+
+def reduce(config: Config, shrink: int | None = None) -> None:
+    """Leave two iterations on two small images, from random weights.
+
+    Args:
+        config (Config): A recipe, or one with the lines around it. Changed
+            in place.
+        shrink (int, optional): What lengths in the pipeline are divided by.
+            Defaults to None: :data:`SHRINK`.
+    """
+    plain = config.model.get('student', config.model)
+    _strip_weights(plain)
+    if shrink is None:
+        shrink = SHRINK.get(config.get('default_scope'), 1)
+    for part in (
+        config.train_dataloader,
+        config.val_dataloader,
+        config.get('custom_hooks'),
+        config.get('data_preprocessor'),
+        plain.get('data_preprocessor'),
+        plain.get('test_cfg'),
+    ):
+        _shorten(part, shrink)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.batch_size = min(loader.batch_size, BATCH_SIZE)
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.pop('prefetch_factor', None)
+    config.train_dataloader.batch_size = BATCH_SIZE
+    dataset = config.train_dataloader.dataset
+    while dataset is not None:
+        if 'times' in dataset:
+            dataset.times = 1
+        dataset = dataset.get('dataset')
+    by_epoch = 'max_epochs' in config.train_cfg
+    length = 'max_epochs' if by_epoch else 'max_iters'
+    schedulers = config.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    for scheduler in schedulers:
+        # The runner would take the new length, which may lie before `begin`.
+        begin = scheduler.get('begin', 0)
+        scheduler.setdefault('end', begin + config.train_cfg[length])
+    config.train_cfg[length] = ITERATIONS
+    config.train_cfg.val_interval = ITERATIONS
+    for hook in config.get('custom_hooks') or []:
+        hook.update({k: v for k, v in LAST_EPOCHS.items() if k in hook})
+    config.default_hooks.logger.interval = 1
+    config.update(load_from=None, resume=False, randomness=dict(seed=0))
+
+
+def _strip_weights(value: object) -> None:
+    if isinstance(value, dict):
+        if 'Pretrained' in str(value.get('init_cfg')):
+            value['init_cfg'] = None
+        if value.get('pretrained'):
+            value['pretrained'] = None
+        for item in value.values():
+            _strip_weights(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _strip_weights(item)
+
+
+def _shorten(value: object, shrink: int) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in LENGTHS:
+                value[key] = _shorter(item, shrink)
+            else:
+                _shorten(item, shrink)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _shorten(item, shrink)
+
+
+def _shorter(value: object, shrink: int) -> object:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shorter(item, shrink) for item in value)
+    if isinstance(value, int) and abs(value) >= SHORTEST:
+        return value // shrink
+    return value

@@ -1,0 +1,194 @@
+"""Timing what runs, with its memory and its arithmetic."""
+
+import contextlib
+import gc
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .macs import count_macs
+from .memory import peak_memory
+
+WARM_UP = 2
+MIB = 2**20
+
+
+@dataclass
+class Part:
+    """Something to time.
+
+    Attributes:
+        name (str): What the tables call it.
+        run (Callable): What is timed.
+        leaves (Sequence[Tensor]): Their gradients are dropped before each
+            run.
+    """
+
+    name: str
+    run: Callable[[], object]
+    leaves: Sequence[Tensor] = ()
+
+    def reset(self) -> None:
+        """Forget the gradients of the run before."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+
+@dataclass
+class Settings:
+    """How everything is measured.
+
+    Attributes:
+        device (torch.device): Where.
+        repetitions (int): How often. Defaults to 10.
+        amp (torch.dtype, optional): Type of autocast. Defaults to None:
+            float32.
+        compile (bool): Whether to compile what is ours. Defaults to False.
+    """
+
+    device: torch.device
+    repetitions: int = 10
+    amp: torch.dtype | None = None
+    compile: bool = False
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Autocast, or nothing."""
+        if self.amp is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.amp)
+
+    def compiled(self, function: Callable) -> Callable:
+        """A function, compiled if these settings say so."""
+        return torch.compile(function) if self.compile else function
+
+    def training(
+        self,
+        name: str,
+        forward: Callable[[], Tensor],
+        module: nn.Module,
+        inputs: Sequence[Tensor] = (),
+    ) -> Part:
+        """Forward and backward of what gives a loss.
+
+        Args:
+            name (str): The part's name.
+            forward (Callable): Gives the loss; runs under autocast.
+            module (nn.Module): The module whose parameters get gradients.
+            inputs (Sequence[Tensor]): Tensors that get one, too. Defaults
+                to ().
+        """
+
+        def run() -> None:
+            with self.precision():
+                loss = forward()
+            loss.backward()
+
+        return Part(name, run, [*module.parameters(), *inputs])
+
+    def seconds(self, part: Part) -> float:
+        """Time one run, on the device's own clock."""
+        part.reset()
+        if self.device.type != 'cuda':
+            start = time.perf_counter()
+            part.run()
+            return time.perf_counter() - start
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        torch.cuda.synchronize()
+        events[0].record()
+        part.run()
+        events[1].record()
+        torch.cuda.synchronize()
+        return events[0].elapsed_time(events[1]) / 1e3
+
+
+def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
+    """Time parts in turn, then measure the memory and the MACs of each.
+
+    They run in turn so that a machine that slows down slows all of them
+    down.
+
+    Args:
+        parts (Sequence[Part]): What to measure.
+        settings (Settings): How.
+
+    Returns:
+        list[dict]: A row for each part: ``part``, ``ms`` (median),
+        ``ms_low`` and ``ms_high`` (quartiles), ``peak_mib``, ``gmacs``, and
+        ``all_ms``, the time of each repetition.
+    """
+    for _ in range(WARM_UP):
+        for part in parts:
+            part.reset()
+            part.run()
+    times: dict[str, list[float]] = {part.name: [] for part in parts}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(settings.repetitions):
+            for part in parts:
+                times[part.name].append(1e3 * settings.seconds(part))
+    finally:
+        gc.enable()
+    rows = []
+    for part in parts:
+        part.reset()
+        peak = peak_memory(part.run, settings.device)
+        part.reset()
+        column = times[part.name]
+        low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
+        rows.append(
+            {
+                'part': part.name,
+                'ms': float(middle),
+                'ms_low': float(low),
+                'ms_high': float(high),
+                'peak_mib': peak / MIB,
+                'gmacs': _gmacs(part),
+                'all_ms': column,
+            }
+        )
+        part.reset()
+    return rows
+
+
+def _gmacs(part: Part) -> float:
+    def run() -> None:
+        with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
+            part.run()
+
+    return count_macs(run, batch_size=1) / 1e9
+
+
+def environment(settings: Settings) -> dict:
+    """What the figures depend on besides the code.
+
+    Returns:
+        dict: Device, versions and settings, as JSON takes them.
+    """
+    if settings.device.type == 'cuda':
+        device = torch.cuda.get_device_name(settings.device)
+    else:
+        device = f'{_processor()}, {torch.get_num_threads()} threads'
+    return {
+        'device': device,
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+        'amp': None if settings.amp is None else str(settings.amp),
+        'compile': settings.compile,
+        'repetitions': settings.repetitions,
+    }
+
+
+def _processor() -> str:
+    names = Path('/proc/cpuinfo')
+    if names.is_file():
+        for line in names.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
