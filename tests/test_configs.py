@@ -9,7 +9,7 @@ from generated_data import write_cifar100, write_class_folders
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.fileio import dump, load
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
 from published_networks import spread
@@ -25,6 +25,7 @@ CONFIGS = sorted(
     if '_base_' not in path.parts
 )
 CLASSES = ('first', 'second')
+SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
 METRICS = {'cls': 'accuracy', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
 
 
@@ -543,6 +544,47 @@ def test_missing_cifar100_is_said_and_not_fetched(tmp_path, monkeypatch):
     dataset.pop('type')
     with pytest.raises(RuntimeError, match='Cannot find CIFAR100'):
         CIFAR100(**dataset)
+
+
+NUMBERS = {'train_dataloader': 2, 'val_dataloader': 3, 'test_dataloader': 4}
+
+
+@pytest.fixture(params=LAYOUTS)
+def scenes(request, tmp_path, monkeypatch):
+    """The config of a task's data, in a folder with 2, 3 and 4 scenes."""
+    cfg = Config.fromfile(
+        f'configs/_base_/datasets/digit_scenes_{request.param}.py'
+    )
+    cfg.default_scope = SCOPES[request.param]
+    monkeypatch.chdir(tmp_path)
+    root = Path('data/digit_scenes')
+    write_scenes(root, request.param, dict(train=2, val=3, test=4))
+    return cfg, root
+
+
+def test_val_reads_val_and_test_reads_test(scenes):
+    cfg, _ = scenes
+    check_data_root(cfg, NUMBERS)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        sizes = {
+            loader: len(DATASETS.build(cfg[loader].dataset))
+            for loader in NUMBERS
+        }
+    assert sizes == NUMBERS
+    for split in ('val', 'test'):
+        annotations = cfg[f'{split}_evaluator'].get('ann_file')
+        if annotations is not None:
+            assert annotations.endswith(f'/instances_{split}.json')
+            assert Path(annotations).is_file()
+
+
+def test_scenes_of_an_earlier_version_are_written_again(scenes):
+    cfg, root = scenes
+    for path in sorted(root.rglob('*val*'), reverse=True):
+        path.rename(path.with_name(path.name.replace('val', 'tuning')))
+    check_data_root(cfg, ['train_dataloader', 'test_dataloader'])
+    with pytest.raises(FileNotFoundError, match='val.*`tuning`.*again'):
+        check_data_root(cfg, ['val_dataloader'])
 
 
 @pytest.mark.parametrize(
