@@ -19,10 +19,15 @@ from mmdiffkd.utils.config import find_config
 from mmdiffkd.utils.data_root import check_data_root
 
 ROOT = Path(__file__).parents[1]
+OLD_NAMES = [
+    path
+    for path in sorted((ROOT / 'configs').rglob('*.py'))
+    if path.read_text().startswith('# The old name of this config')
+]
 CONFIGS = sorted(
     path
     for path in (ROOT / 'configs').rglob('*.py')
-    if '_base_' not in path.parts
+    if '_base_' not in path.parts and path not in OLD_NAMES
 )
 CLASSES = ('first', 'second')
 SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
@@ -140,6 +145,19 @@ def test_name_tells_the_batch_size(path):
         assert cfg.auto_scale_lr.base_batch_size == processes * batch
 
 
+@each(OLD_NAMES)
+def test_an_old_name_is_the_new_config(path):
+    (new,) = re.findall(r"'\./(.*)'", path.read_text())
+    new = read(path.with_name(new))
+    assert Config.fromfile(path).to_dict() == new.to_dict()
+
+
+def test_old_names_are_those_of_the_imagenet_recipes():
+    assert len(OLD_NAMES) == 32
+    for path in OLD_NAMES:
+        assert re.search('(-b[123]_in1k|/imagenet_b[123])$', str(path)[:-3])
+
+
 def tapped(entry):
     """The word for an entry's tap in the names of configs."""
     taps = [entry[key] for key in ('at', 'student_at') if key in entry]
@@ -160,8 +178,8 @@ def tapped(entry):
         }[tap]
 
 
-# The ImageNet teachers of the B2 and B3 recipes are named otherwise.
-@each(p for p in DISTILLATIONS if not re.search('-b[23]_', p.stem))
+# The ImageNet teachers of the longer recipes are named otherwise.
+@each(p for p in DISTILLATIONS if not re.search('-[34]..e_in1k', p.stem))
 def test_name_tells_what_is_in_it(path):
     cfg = read(path)
     name, taps, teacher, student, *recipe = path.stem.split('_')
@@ -362,8 +380,9 @@ def test_all_stages_of_the_networks_are_tapped(path):
     assert stages.at == f'backbone[0:{4 if four else 3}]'
 
 
-def test_rate_of_b2_falls_every_2_4_epochs():
-    cfg = Config.fromfile(ROOT / 'configs/_base_/schedules/imagenet_b2.py')
+def test_rate_of_rmsprop_falls_every_2_4_epochs():
+    (path,) = named('_base_/schedules/imagenet_rmsprop-450e')
+    cfg = Config.fromfile(path)
     weight = torch.nn.Parameter(torch.zeros(1))
     settings = cfg.optim_wrapper.optimizer.to_dict()
     settings.pop('type')

@@ -1,6 +1,6 @@
 # Teacher: torchvision's ResNet-50; ../../diffkd/README.md says how to make the
 # file.
-_base_ = '../../baseline/mobilenet-v1_8xb32-b1_in1k.py'
+_base_ = '../../baseline/mobilenet-v1_8xb32-100e_in1k.py'
 
 model = dict(
     _delete_=True,
