@@ -1,5 +1,6 @@
 import copy
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -631,6 +632,32 @@ def test_metafile_names_what_exists(metafile):
             checkpoint = cfg.model.teacher.checkpoint
             if checkpoint.startswith('https://'):
                 assert teacher['Weights'] == checkpoint
+
+
+def test_metafiles_are_current():
+    """If this fails, run ``python tools/misc/make_metafiles.py``.
+
+    Parameters are left out: each network is built by a test of its own.
+    """
+    tool = runpy.run_path(str(ROOT / 'tools/misc/make_metafiles.py'))
+    files = tool['metafiles'](
+        read, lambda cfg: LISTED.get(Path(cfg.filename), {}).get('Parameters')
+    )
+    assert [*files] == [*METAFILES, ROOT / 'model-index.yml']
+    for path, content in files.items():
+        assert load(path) == content
+
+
+def test_all_published_figures_are_used():
+    facts = load(ROOT / 'configs/published_figures.yml')
+    methods = {'baseline', *(method(p) for p in DISTILLATIONS)}
+    assert set(facts['Collections']) == methods
+    used = {p.stem for p in CONFIGS}
+    for metadata in LISTED.values():
+        for role in ('Student', 'Teacher'):
+            used.add(metadata.get(role, {}).get('Config'))
+    for figures in (facts['Teachers'], *facts['Published'].values()):
+        assert set(figures) <= used
 
 
 def test_every_config_is_in_a_metafile():
