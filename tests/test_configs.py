@@ -426,11 +426,11 @@ def use_classes(cfg, folder):
 
 def use_scenes(cfg, folder, kind):
     """A few digit scenes for a detector or a segmentor, whole as they are."""
-    write_scenes(folder, kind, dict(train=4, test=4))
+    write_scenes(folder, kind, dict(train=4, val=4))
     size = LAYOUTS[kind].height, LAYOUTS[kind].width
     for loader, split in (
         (cfg.train_dataloader, 'train'),
-        (cfg.val_dataloader, 'test'),
+        (cfg.val_dataloader, 'val'),
     ):
         dataset = loader.dataset
         dataset.data_root = str(folder / kind)

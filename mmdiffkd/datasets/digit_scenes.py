@@ -149,10 +149,7 @@ def draw_scene(task: str, split: str, index: int, seed: int = 0) -> Scene:
         ValueError: If there is no such split.
     """
     if split not in DIGITS:
-        raise ValueError(
-            f'split={split!r}: the splits are {", ".join(DIGITS)}. In an '
-            'earlier version val was called tuning.'
-        )
+        raise ValueError(f'split={split!r}: give one of {", ".join(DIGITS)}')
     rng = np.random.default_rng(
         [seed, list(LAYOUTS).index(task), list(DIGITS).index(split), index]
     )

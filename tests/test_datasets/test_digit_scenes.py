@@ -110,7 +110,7 @@ def test_scenes_are_those_of_the_first_version(task, split, label_maps, mean):
 
 
 def test_unknown_split():
-    with pytest.raises(ValueError, match="split='tuning'.*test.*val"):
+    with pytest.raises(ValueError, match="split='tuning'.*train, val, test"):
         draw_scene('cls', 'tuning', 0)
 
 
