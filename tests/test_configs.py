@@ -1,5 +1,6 @@
 import copy
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from generated_data import write_cifar100, write_class_folders
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.fileio import dump, load
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
 from published_networks import spread
@@ -19,12 +20,18 @@ from mmdiffkd.utils.config import find_config
 from mmdiffkd.utils.data_root import check_data_root
 
 ROOT = Path(__file__).parents[1]
+OLD_NAMES = [
+    path
+    for path in sorted((ROOT / 'configs').rglob('*.py'))
+    if path.read_text().startswith('# The old name of this config')
+]
 CONFIGS = sorted(
     path
     for path in (ROOT / 'configs').rglob('*.py')
-    if '_base_' not in path.parts
+    if '_base_' not in path.parts and path not in OLD_NAMES
 )
 CLASSES = ('first', 'second')
+SCOPES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg'}
 METRICS = {'cls': 'accuracy', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
 
 
@@ -139,6 +146,19 @@ def test_name_tells_the_batch_size(path):
         assert cfg.auto_scale_lr.base_batch_size == processes * batch
 
 
+@each(OLD_NAMES)
+def test_an_old_name_is_the_new_config(path):
+    (new,) = re.findall(r"'\./(.*)'", path.read_text())
+    new = read(path.with_name(new))
+    assert Config.fromfile(path).to_dict() == new.to_dict()
+
+
+def test_old_names_are_those_of_the_imagenet_recipes():
+    assert len(OLD_NAMES) == 32
+    for path in OLD_NAMES:
+        assert re.search('(-b[123]_in1k|/imagenet_b[123])$', str(path)[:-3])
+
+
 def tapped(entry):
     """The word for an entry's tap in the names of configs."""
     taps = [entry[key] for key in ('at', 'student_at') if key in entry]
@@ -159,8 +179,8 @@ def tapped(entry):
         }[tap]
 
 
-# The ImageNet teachers of the B2 and B3 recipes are named otherwise.
-@each(p for p in DISTILLATIONS if not re.search('-b[23]_', p.stem))
+# The ImageNet teachers of the longer recipes are named otherwise.
+@each(p for p in DISTILLATIONS if not re.search('-[34]..e_in1k', p.stem))
 def test_name_tells_what_is_in_it(path):
     cfg = read(path)
     name, taps, teacher, student, *recipe = path.stem.split('_')
@@ -361,8 +381,9 @@ def test_all_stages_of_the_networks_are_tapped(path):
     assert stages.at == f'backbone[0:{4 if four else 3}]'
 
 
-def test_rate_of_b2_falls_every_2_4_epochs():
-    cfg = Config.fromfile(ROOT / 'configs/_base_/schedules/imagenet_b2.py')
+def test_rate_of_rmsprop_falls_every_2_4_epochs():
+    (path,) = named('_base_/schedules/imagenet_rmsprop-450e')
+    cfg = Config.fromfile(path)
     weight = torch.nn.Parameter(torch.zeros(1))
     settings = cfg.optim_wrapper.optimizer.to_dict()
     settings.pop('type')
@@ -405,11 +426,11 @@ def use_classes(cfg, folder):
 
 def use_scenes(cfg, folder, kind):
     """A few digit scenes for a detector or a segmentor, whole as they are."""
-    write_scenes(folder, kind, dict(train=4, test=4))
+    write_scenes(folder, kind, dict(train=4, val=4))
     size = LAYOUTS[kind].height, LAYOUTS[kind].width
     for loader, split in (
         (cfg.train_dataloader, 'train'),
-        (cfg.val_dataloader, 'test'),
+        (cfg.val_dataloader, 'val'),
     ):
         dataset = loader.dataset
         dataset.data_root = str(folder / kind)
@@ -545,6 +566,47 @@ def test_missing_cifar100_is_said_and_not_fetched(tmp_path, monkeypatch):
         CIFAR100(**dataset)
 
 
+NUMBERS = {'train_dataloader': 2, 'val_dataloader': 3, 'test_dataloader': 4}
+
+
+@pytest.fixture(params=LAYOUTS)
+def scenes(request, tmp_path, monkeypatch):
+    """The config of a task's data, in a folder with 2, 3 and 4 scenes."""
+    cfg = Config.fromfile(
+        f'configs/_base_/datasets/digit_scenes_{request.param}.py'
+    )
+    cfg.default_scope = SCOPES[request.param]
+    monkeypatch.chdir(tmp_path)
+    root = Path('data/digit_scenes')
+    write_scenes(root, request.param, dict(train=2, val=3, test=4))
+    return cfg, root
+
+
+def test_val_reads_val_and_test_reads_test(scenes):
+    cfg, _ = scenes
+    check_data_root(cfg, NUMBERS)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        sizes = {
+            loader: len(DATASETS.build(cfg[loader].dataset))
+            for loader in NUMBERS
+        }
+    assert sizes == NUMBERS
+    for split in ('val', 'test'):
+        annotations = cfg[f'{split}_evaluator'].get('ann_file')
+        if annotations is not None:
+            assert annotations.endswith(f'/instances_{split}.json')
+            assert Path(annotations).is_file()
+
+
+def test_scenes_of_an_earlier_version_are_written_again(scenes):
+    cfg, root = scenes
+    for path in sorted(root.rglob('*val*'), reverse=True):
+        path.rename(path.with_name(path.name.replace('val', 'tuning')))
+    check_data_root(cfg, ['train_dataloader', 'test_dataloader'])
+    with pytest.raises(FileNotFoundError, match='val.*`tuning`.*again'):
+        check_data_root(cfg, ['val_dataloader'])
+
+
 @pytest.mark.parametrize(
     'metafile', METAFILES, ids=lambda path: path.parent.name
 )
@@ -570,6 +632,32 @@ def test_metafile_names_what_exists(metafile):
             checkpoint = cfg.model.teacher.checkpoint
             if checkpoint.startswith('https://'):
                 assert teacher['Weights'] == checkpoint
+
+
+def test_metafiles_are_current():
+    """If this fails, run ``python tools/misc/make_metafiles.py``.
+
+    Parameters are left out: each network is built by a test of its own.
+    """
+    tool = runpy.run_path(str(ROOT / 'tools/misc/make_metafiles.py'))
+    files = tool['metafiles'](
+        read, lambda cfg: LISTED.get(Path(cfg.filename), {}).get('Parameters')
+    )
+    assert [*files] == [*METAFILES, ROOT / 'model-index.yml']
+    for path, content in files.items():
+        assert load(path) == content
+
+
+def test_all_published_figures_are_used():
+    facts = load(ROOT / 'configs/published_figures.yml')
+    methods = {'baseline', *(method(p) for p in DISTILLATIONS)}
+    assert set(facts['Collections']) == methods
+    used = {p.stem for p in CONFIGS}
+    for metadata in LISTED.values():
+        for role in ('Student', 'Teacher'):
+            used.add(metadata.get(role, {}).get('Config'))
+    for figures in (facts['Teachers'], *facts['Published'].values()):
+        assert set(figures) <= used
 
 
 def test_every_config_is_in_a_metafile():

@@ -5,7 +5,7 @@ model = dict(
         stages=dict(
             at=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
             loss=dict(type='ATLoss', loss_weight=1000.0),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.1,
         ),
     )

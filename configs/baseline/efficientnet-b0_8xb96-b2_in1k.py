@@ -1,10 +1,2 @@
-_base_ = [
-    'mmpretrain::_base_/models/efficientnet_b0.py',
-    '../_base_/datasets/imagenet_b2.py',
-    '../_base_/schedules/imagenet_b2.py',
-    '../_base_/default_runtime.py',
-]
-
-model = dict(
-    head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1))
-)
+# The old name of this config, kept for one version.
+_base_ = './efficientnet-b0_8xb96-450e_in1k.py'

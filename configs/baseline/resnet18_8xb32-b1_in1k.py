@@ -1,6 +1,2 @@
-_base_ = [
-    'mmpretrain::_base_/models/resnet18.py',
-    '../_base_/datasets/imagenet_b1.py',
-    '../_base_/schedules/imagenet_b1.py',
-    '../_base_/default_runtime.py',
-]
+# The old name of this config, kept for one version.
+_base_ = './resnet18_8xb32-100e_in1k.py'

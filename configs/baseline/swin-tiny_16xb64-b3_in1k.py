@@ -1,6 +1,2 @@
-_base_ = [
-    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    '../_base_/datasets/imagenet_b3.py',
-    '../_base_/schedules/imagenet_b3.py',
-    '../_base_/default_runtime.py',
-]
+# The old name of this config, kept for one version.
+_base_ = './swin-tiny_16xb64-300e_in1k.py'

@@ -6,7 +6,7 @@ model = dict(
         pooled=dict(
             at='neck[-1]',
             loss=dict(type='CRDLoss', neg_num=1024, loss_weight=0.8),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.01,
         ),
     )

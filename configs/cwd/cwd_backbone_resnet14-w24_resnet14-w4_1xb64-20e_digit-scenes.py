@@ -6,7 +6,7 @@ model = dict(
             at='backbone[-1]',
             neck=dict(type='ProjectionNeck'),
             loss=dict(type='ChannelWiseDivergence', tau=1.0, loss_weight=5.0),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=3.0,
         ),
     )

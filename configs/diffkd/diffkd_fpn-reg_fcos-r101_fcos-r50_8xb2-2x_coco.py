@@ -1,5 +1,8 @@
 # Teacher: mmdet's, 40.8 box AP; 40.8 in the paper.
-_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py'
+_base_ = [
+    'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py',
+    '../_base_/distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -22,8 +25,5 @@ model = dict(
         ),
     ),
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

@@ -1,5 +1,8 @@
 # Teacher: mmdet's, 38.9 box AP; 38.9 in the paper.
-_base_ = 'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py'
+_base_ = [
+    'mmdet::retinanet/retinanet_r50_fpn_2x_coco.py',
+    '../_base_/distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -21,8 +24,5 @@ model = dict(
         ),
     ),
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

@@ -1,23 +1,17 @@
-# Teacher: mmseg's, 80.2 mIoU after 80,000 iterations; 78.07 in the paper.
 _base_ = [
     '../baseline/deeplabv3-r18-scratch_8xb2-40k_cityscapes-512x1024.py',
+    '../_base_/teachers/deeplabv3-r101_cityscapes.py',
     '../_base_/methods/diffkd_cityscapes.py',
+    '../_base_/distillation.py',
 ]
 
 model = dict(
     _delete_=True,
     type='mmdiffkd.Distiller',
     student=_base_.model,
-    teacher=dict(
-        config='mmseg::deeplabv3/'
-        'deeplabv3_r101-d8_4xb2-80k_cityscapes-512x1024.py',
-        checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/deeplabv3/deeplabv3_r101-d8_512x1024_80k_cityscapes/deeplabv3_r101-d8_512x1024_80k_cityscapes_20200606_113503-9e428899.pth',
-    ),
+    teacher=_base_.teacher,
     distill=_base_.distill,
     input_size=(512, 1024),
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

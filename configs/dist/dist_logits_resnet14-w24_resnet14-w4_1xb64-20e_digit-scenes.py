@@ -5,7 +5,7 @@ model = dict(
         logits=dict(
             at='head.fc',
             loss=dict(type='DISTLoss', tau=4.0, loss_weight=2.0),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.01,
         ),
     )

@@ -6,7 +6,7 @@ model = dict(
             at='head.fc',
             loss=dict(type='DKDLoss', tau=4.0, alpha=1.0, beta=2.0),
             schedule=dict(warmup=2),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.3,
         ),
     )

@@ -10,7 +10,7 @@ model = dict(
             loss=dict(
                 type='LSHLoss', bias='zero', with_l2=False, loss_weight=6.0
             ),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.3,
         ),
     )

@@ -1,6 +1,2 @@
-_base_ = [
-    '../_base_/pairs/resnet34_resnet18_in1k.py',
-    '../_base_/methods/kd_in1k.py',
-]
-
-model = dict(student=_base_.student, distill=_base_.distill)
+# The old name of this config, kept for one version.
+_base_ = './kd_logits_resnet34_resnet18_8xb32-100e_in1k.py'

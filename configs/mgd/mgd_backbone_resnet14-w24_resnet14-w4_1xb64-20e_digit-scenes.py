@@ -7,7 +7,7 @@ model = dict(
             neck=dict(type='MGDNeck', lambda_mgd=0.15, mask_on_channel=True),
             # 7e-5 on ImageNet, whose maps have 16 times as many elements.
             loss=dict(type='MGDLoss', alpha_mgd=1e-3),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=3.0,
         ),
     )

@@ -1,15 +1,6 @@
-_base_ = '../_base_/pairs/deeplabv3-w16_deeplabv3-w8_digit-scenes-seg.py'
+_base_ = [
+    '../_base_/pairs/deeplabv3-w16_deeplabv3-w8_digit-scenes-seg.py',
+    '../_base_/methods/mse_digit-scenes-seg.py',
+]
 
-model = dict(
-    distill=dict(
-        logits=dict(
-            at='decode_head.conv_seg',
-            loss=dict(type='MSELoss', loss_weight=3.0),
-        ),
-        aux=dict(
-            at='auxiliary_head.conv_seg',
-            loss=dict(type='MSELoss', loss_weight=3.0),
-            weight=0.4,
-        ),
-    )
-)
+model = dict(distill=_base_.distill)

@@ -1,6 +1,2 @@
-_base_ = [
-    '../_base_/pairs/resnet50_mobilenet-v1_in1k.py',
-    '../_base_/methods/pefd.py',
-]
-
-model = dict(distill=_base_.distill)
+# The old name of this config, kept for one version.
+_base_ = './pefd_pooled_resnet50_mobilenet-v1_8xb32-100e_in1k.py'

@@ -6,7 +6,7 @@ model = dict(
             at='backbone[-1]',
             neck=dict(type='ProjectionNeck'),
             loss=dict(type='PKDLoss', loss_weight=6.0),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=3.0,
         ),
     )

@@ -5,7 +5,7 @@ model = dict(
         pooled=dict(
             at='neck[-1]',
             loss=dict(type='PKTLoss', loss_weight=30000.0),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=0.3,
         ),
     )

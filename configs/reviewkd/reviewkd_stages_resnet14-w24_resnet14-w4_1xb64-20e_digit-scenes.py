@@ -17,7 +17,7 @@ model = dict(
             neck=dict(type='ReviewKDNeck'),
             loss=dict(type='HCLLoss'),
             schedule=dict(warmup=2),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=3.0,
         ),
     )

@@ -1,6 +1,6 @@
 _base_ = '../_base_/pairs/resnet14-w24_resnet14-w4_digit-scenes.py'
 
-# The weights were chosen on the tuning scenes.
+# The weights were chosen on the val scenes.
 model = dict(
     distill=dict(
         distance=dict(

@@ -6,7 +6,7 @@ model = dict(
             at=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
             neck=dict(type='VIDNeck'),
             loss=dict(type='VIDLoss'),
-            # Chosen on the tuning scenes.
+            # Chosen on the val scenes.
             weight=3.0,
         ),
     )

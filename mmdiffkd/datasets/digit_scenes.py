@@ -46,14 +46,13 @@ PALETTE = (
     (250, 190, 212),
 )
 #: The digits, by their number in ``load_digits``, that each split draws from.
-DIGITS = dict(
-    train=range(1100), tuning=range(1100, 1300), test=range(1300, 1797)
-)
+#: Scenes are seeded with the position of their split, so the order is fixed.
+DIGITS = dict(train=range(1100), val=range(1100, 1300), test=range(1300, 1797))
 #: How many scenes of each split are written by default.
 SIZES = dict(
-    cls=dict(train=4000, tuning=1000, test=2000),
-    det=dict(train=3000, tuning=300, test=600),
-    seg=dict(train=2000, tuning=200, test=300),
+    cls=dict(train=4000, val=1000, test=2000),
+    det=dict(train=3000, val=300, test=600),
+    seg=dict(train=2000, val=200, test=300),
 )
 INK = 0.35  # from this coverage on, a pixel belongs to its digit
 
@@ -138,14 +137,19 @@ def draw_scene(task: str, split: str, index: int, seed: int = 0) -> Scene:
     Args:
         task (str): ``'cls'`` (one digit, 32 x 32), ``'det'`` (1 to 6 digits,
             128 x 128) or ``'seg'`` (2 to 7 digits, 96 x 192).
-        split (str): ``'train'``, ``'tuning'`` or ``'test'``.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
         index (int): The scene's number in its split.
         seed (int): Seed of the whole data set. Defaults to 0.
 
     Returns:
         Scene: The picture and what is known about it. Digits lie entirely
         inside the picture, and at least three quarters of each can be seen.
+
+    Raises:
+        ValueError: If there is no such split.
     """
+    if split not in DIGITS:
+        raise ValueError(f'split={split!r}: give one of {", ".join(DIGITS)}')
     rng = np.random.default_rng(
         [seed, list(LAYOUTS).index(task), list(DIGITS).index(split), index]
     )

@@ -105,7 +105,9 @@ def _cure(path: str, key: str) -> str:
     if 'digit_scenes' in path:
         return (
             'Write the digit scenes, from the root of the repository, with '
-            '`python tools/dataset_converters/digit_scenes.py`.'
+            '`python tools/dataset_converters/digit_scenes.py`. If an earlier '
+            'version wrote them, with `tuning` for what is now `val`, the '
+            'same command writes them again.'
         )
     if 'cifar100' in path:
         return (

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ from mmdiffkd.datasets.digit_scenes import (
     write_scenes,
 )
 
-SMALL = dict(train=6, tuning=3, test=3)
+SMALL = dict(train=6, val=3, test=3)
 every_task = pytest.mark.parametrize('task', LAYOUTS)
 
 
@@ -44,8 +45,8 @@ def test_splits_share_no_digit_and_use_all():
 
 
 def test_default_sizes():
-    assert SIZES['cls'] == dict(train=4000, tuning=1000, test=2000)
-    assert SIZES['det'] == dict(train=3000, tuning=300, test=600)
+    assert SIZES['cls'] == dict(train=4000, val=1000, test=2000)
+    assert SIZES['det'] == dict(train=3000, val=300, test=600)
     assert all(set(sizes) == set(DIGITS) for sizes in SIZES.values())
 
 
@@ -81,6 +82,36 @@ def test_scene(task, split):
         assert set(np.unique(labels)) == expected
         assert (labels > 0).sum() == sum(d.mask.sum() for d in scene.digits)
     assert max(numbers) == layout.digits[1]
+
+
+# The pixels of an image go through a JPEG decoder, which differs between
+# versions of Pillow: only their mean is recorded.
+@pytest.mark.parametrize(
+    'task, split, label_maps, mean',
+    [
+        ('cls', 'train', 'd89b3d01d91192e4', 60.7),
+        ('cls', 'val', '68187ccc789b156c', 58.8),
+        ('cls', 'test', '3a130d61a9fc13a3', 40.0),
+        ('det', 'train', 'ae35a47496e9d60c', 62.7),
+        ('det', 'val', '7686dcd1c5f18ce6', 57.1),
+        ('det', 'test', '7bb9459a159e219f', 51.7),
+        ('seg', 'train', '8e841abd99d358b9', 51.3),
+        ('seg', 'val', '3ae5f127e5f88895', 49.2),
+        ('seg', 'test', 'bc99f9d4f01796b5', 46.3),
+    ],
+)
+def test_scenes_are_those_of_the_first_version(task, split, label_maps, mean):
+    """SHA-256 over the label maps of three scenes, and their mean colour."""
+    scenes = [draw_scene(task, split, index) for index in range(3)]
+    digest = hashlib.sha256(b''.join(s.label_map.tobytes() for s in scenes))
+    assert digest.hexdigest().startswith(label_maps)
+    colour = np.mean([scene.image for scene in scenes])
+    assert colour == pytest.approx(mean, abs=0.5)
+
+
+def test_unknown_split():
+    with pytest.raises(ValueError, match="split='tuning'.*train, val, test"):
+        draw_scene('cls', 'tuning', 0)
 
 
 class Extremes:

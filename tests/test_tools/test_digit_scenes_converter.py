@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmdiffkd.datasets.digit_scenes import DIGITS, is_complete
+from mmdiffkd.datasets.digit_scenes import is_complete
 
 TOOL = (
     Path(__file__).resolve().parents[2]
     / 'tools/dataset_converters/digit_scenes.py'
 )
-#: Of the splits for training, validation and test.
-SIZES = dict(zip(DIGITS, (3, 2, 1)))
+SIZES = dict(train=3, val=2, test=1)
 
 
 @pytest.fixture
@@ -57,6 +56,17 @@ def test_completes_what_is_not(call, tmp_path):
     (tmp_path / 'here/det/train/000001.png').unlink()
     assert 'is complete' not in call(arguments)
     assert is_complete(tmp_path / 'here', 'det', SIZES)
+
+
+def test_an_earlier_version_is_said_and_written_again(call, tmp_path):
+    arguments = '--out here --tasks seg --sizes 3 2 1'
+    assert 'earlier version' not in call(arguments)
+    for part in ('leftImg8bit', 'gtFine'):
+        split = tmp_path / 'here/seg' / part / 'val'
+        split.rename(split.with_name('tuning'))
+    assert 'here/seg is from an earlier version' in call(arguments)
+    assert is_complete(tmp_path / 'here', 'seg', SIZES)
+    assert not list(tmp_path.rglob('tuning'))
 
 
 def test_seed(call, tmp_path):

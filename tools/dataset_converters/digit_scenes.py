@@ -95,6 +95,11 @@ def main() -> None:
         ):
             print(f'{folder} is complete')
             continue
+        if any(folder.rglob('tuning')):
+            print(
+                f'{folder} is from an earlier version, in which val was '
+                'called tuning. It is written again.'
+            )
         print(f'Writing {sum(sizes.values())} scenes to {folder}')
         digit_scenes.write_scenes(
             args.out, task, sizes, args.seed, track=track_iter_progress

@@ -1,6 +1,9 @@
 # Teacher and student on digit scenes; a method adds `model.distill`. The
 # teacher's weights are where tools/train.py leaves them.
-_base_ = '../../baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py'
+_base_ = [
+    '../../baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py',
+    '../distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -13,8 +16,5 @@ model = dict(
     distill=dict(),
     input_size=(96, 192),
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

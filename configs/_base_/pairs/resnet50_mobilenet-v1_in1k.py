@@ -1,6 +1,9 @@
 # Teacher: torchvision's ResNet-50; ../../diffkd/README.md says how to make the
 # file.
-_base_ = '../../baseline/mobilenet-v1_8xb32-b1_in1k.py'
+_base_ = [
+    '../../baseline/mobilenet-v1_8xb32-100e_in1k.py',
+    '../distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -12,8 +15,5 @@ model = dict(
     ),
     distill=dict(),
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

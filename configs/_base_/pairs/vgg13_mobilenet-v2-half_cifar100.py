@@ -1,5 +1,8 @@
 # The student starts at a rate of 0.01.
-_base_ = '../../baseline/mobilenet-v2-half_1xb64-240e_cifar100.py'
+_base_ = [
+    '../../baseline/mobilenet-v2-half_1xb64-240e_cifar100.py',
+    '../distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -12,8 +15,5 @@ model = dict(
     distill=dict(),
     input_size=32,
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

@@ -1,4 +1,7 @@
-_base_ = '../../baseline/wrn-16-2_1xb64-240e_cifar100.py'
+_base_ = [
+    '../../baseline/wrn-16-2_1xb64-240e_cifar100.py',
+    '../distillation.py',
+]
 
 model = dict(
     _delete_=True,
@@ -11,8 +14,5 @@ model = dict(
     distill=dict(),
     input_size=32,
 )
-optim_wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

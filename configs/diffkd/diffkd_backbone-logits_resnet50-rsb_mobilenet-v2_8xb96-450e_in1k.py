@@ -1,0 +1,16 @@
+_base_ = [
+    '../baseline/mobilenet-v2_8xb96-450e_in1k.py',
+    '../_base_/teachers/resnet50-rsb_in1k.py',
+    '../_base_/methods/diffkd_in1k.py',
+    '../_base_/distillation.py',
+]
+
+model = dict(
+    _delete_=True,
+    type='mmdiffkd.Distiller',
+    student=_base_.model,
+    teacher=_base_.teacher,
+    distill=_base_.distill,
+)
+optim_wrapper = _base_.distillation.optim_wrapper
+default_hooks = _base_.distillation.default_hooks

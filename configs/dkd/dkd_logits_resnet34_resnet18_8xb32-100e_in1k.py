@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/pairs/resnet34_resnet18_in1k.py',
+    '../_base_/methods/dkd_beta-half_in1k.py',
+]
+
+model = dict(distill=_base_.distill)
