@@ -27,7 +27,7 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 root_doc = 'docs/index'
 include_patterns = ['*.md', 'docs/*.md', 'configs/*/README.md']
 exclude_patterns = ['.*', 'build', 'data', 'dist', 'work_dirs']
-html_extra_path = ['extra']
+html_extra_path = ['extra']  # index.html leads to docs/index.html
 html_theme = 'furo'
 html_title = 'mmdiffkd'
 myst_heading_anchors = 4
@@ -42,9 +42,8 @@ def summary(cls: type) -> str:
 def trained(cls: type) -> str:
     """How many parameters there are between tensors of 256 channels."""
     width = [256] if getattr(cls, 'joint', False) else 256
-    keys = {'student_channels', 'teacher_channels'} & {
-        *signature(cls).parameters
-    }
+    keys = signature(cls).parameters.keys()
+    keys &= {'student_channels', 'teacher_channels'}
     module = cls(**dict.fromkeys(keys, width))
     return f'{sum(each.numel() for each in module.parameters()):,}'
 
