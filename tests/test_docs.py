@@ -15,6 +15,11 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 
 from mmdiffkd import registry
+from mmdiffkd.engine import (
+    CheckpointHook,
+    DistillHook,
+    optim_wrapper_constructor,
+)
 from mmdiffkd.models import distillers
 from mmdiffkd.models.distillers import distillation
 from mmdiffkd.utils.setup_env import MINIMUM_VERSIONS
@@ -170,6 +175,20 @@ def test_keys_and_defaults(title):
         expected = TABLES[title][key]
         required = expected is inspect.Parameter.empty
         assert default == ('required' if required else repr(expected)), key
+
+
+def test_keys_of_hooks_and_optimizer():
+    hooks = (CheckpointHook, DistillHook)
+    ours = {key for hook in hooks for key in parameters(hook)}
+    ours |= {*optim_wrapper_constructor._OURS, 'student_constructor'}
+    named = set(re.findall(r'`(\w+)`', section('Hooks and optimizer')))
+    assert named & ours == {
+        *optim_wrapper_constructor._OURS,
+        'evaluate_teacher',
+        'exact_resume',
+        'panel_interval',
+        'student_constructor',
+    }
 
 
 @pytest.mark.parametrize(
