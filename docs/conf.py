@@ -31,6 +31,7 @@ html_extra_path = ['extra']  # index.html leads to docs/index.html
 html_theme = 'furo'
 html_title = 'mmdiffkd'
 myst_heading_anchors = 4
+smartquotes = False
 add_module_names = False
 
 
