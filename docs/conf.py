@@ -1,8 +1,8 @@
 """The documents as a site.
 
-``sphinx-build -b html -c docs . build/html``, in the root of the
-repository: the pages are read on GitHub too, and their links lead out of this
-folder, to the README of each method and to configs.
+Built by ``sphinx-build -b html -c docs . build/html``. The source folder is
+the root of the repository, because pages link out of this folder: to the
+README of each method and to configs. The same links work on GitHub.
 
 A line ``<!-- reference: NAME -->`` in a page becomes a reference that is made
 from the code; NAME is a key of :data:`REFERENCES`.
