@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 import mmdiffkd
 from mmdiffkd import engine, registry
 from mmdiffkd.models import backbones, diffusion, distillers, losses, necks
+from mmdiffkd.models.distillers import spec
 
 project = 'mmdiffkd'
 author = copyright = 'the mmdiffkd contributors'
@@ -42,7 +43,7 @@ def summary(cls: type) -> str:
 
 def trained(cls: type) -> str:
     """How many parameters there are between tensors of 256 channels."""
-    width = [256] if getattr(cls, 'joint', False) else 256
+    width = [256] if issubclass(cls, necks.DistillNeck) and cls.joint else 256
     keys = signature(cls).parameters.keys()
     keys &= {'student_channels', 'teacher_channels'}
     module = cls(**dict.fromkeys(keys, width))
@@ -51,14 +52,14 @@ def trained(cls: type) -> str:
 
 def takes(cls: type) -> str:
     """What a loss compares."""
-    return getattr(cls, 'feature', None) or 'map or vector'
+    return cls.feature or 'map or vector'
 
 
 def channels(cls: type) -> str:
     """What a loss asks of the channels of student and teacher."""
-    if getattr(cls, 'over_classes', False):
+    if cls.over_classes:
         return 'the same classes'
-    return 'any' if getattr(cls, 'any_channels', False) else 'equal'
+    return 'any' if cls.any_channels else 'equal'
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:
@@ -105,6 +106,20 @@ def reference(found: list[type], **columns: Callable[[type], str]) -> str:
     return '\n'.join([table([['', *columns], *rows]), *docstrings])
 
 
+def keys(kind: type[spec.Spec]) -> str:
+    """The keys of a part of the config: default and description."""
+    fields = kind.model_json_schema()['properties'].items()
+    rows = [
+        [
+            f'``{name}``',
+            f'``{field["default"]!r}``' if 'default' in field else 'required',
+            field['description'],
+        ]
+        for name, field in fields
+    ]
+    return table([['key', 'default', 'meaning'], *rows])
+
+
 #: What can stand in a page.
 REFERENCES: dict[str, Callable[[], str]] = {
     'losses': lambda: reference(
@@ -113,7 +128,13 @@ REFERENCES: dict[str, Callable[[], str]] = {
     'necks': lambda: reference(registered(necks), parameters=trained),
     'diffusion': lambda: reference(registered(diffusion)),
     'backbones': lambda: reference(registered(backbones)),
-    'distillers': lambda: reference(exported(distillers)),
+    'distillers': lambda: reference(
+        [distillers.Distiller, distillers.FrozenTeacher, distillers.Entry]
+    ),
+    'entry': lambda: keys(spec.EntrySpec),
+    'schedule': lambda: keys(spec.ScheduleSpec),
+    'teacher': lambda: keys(spec.TeacherSpec),
+    'bases': lambda: reference([losses.DistillLoss, necks.DistillNeck]),
     'engine': lambda: reference(exported(engine)),
     'datasets': lambda: (
         '.. automodule:: mmdiffkd.datasets.digit_scenes\n   :members:\n'

@@ -21,7 +21,11 @@ from mmdiffkd.engine import (
     optim_wrapper_constructor,
 )
 from mmdiffkd.models import distillers
-from mmdiffkd.models.distillers import distillation
+from mmdiffkd.models.distillers.spec import (
+    EntrySpec,
+    ScheduleSpec,
+    TeacherSpec,
+)
 from mmdiffkd.utils.setup_env import MINIMUM_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,20 +154,11 @@ def registered(package: str) -> dict[str, type]:
 
 
 NECKS, LOSSES = registered('necks'), registered('losses')
-ENTRY = {
-    key: parameters(distillers.Distillation).get(key)
-    for key in distillation._KEYS
-}
 TABLES = {
     'Distiller': parameters(distillers.Distiller),
-    'teacher': {
-        **parameters(distillers.FrozenTeacher),
-        # Refused with words of our own where they are missing.
-        'config': inspect.Parameter.empty,
-        'checkpoint': inspect.Parameter.empty,
-    },
-    'Entries': {**ENTRY, 'student_at': None, 'teacher_at': None},
-    'schedule': parameters(distillers.Schedule),
+    'teacher': parameters(TeacherSpec),
+    'Entries': parameters(EntrySpec),
+    'schedule': parameters(ScheduleSpec),
 }
 
 
@@ -197,12 +192,7 @@ def test_keys_of_hooks_and_optimizer():
         ('the same classes', lambda cls: cls.over_classes),
         ('maps whose', lambda cls: cls.feature == 'map'),
         ('different channels', lambda cls: cls.any_channels),
-        (
-            'labels mixed',
-            lambda cls: (
-                'gt_labels' in inspect.signature(cls.forward).parameters
-            ),
-        ),
+        ('labels mixed', lambda cls: 'gt_labels' in cls.arguments()),
     ],
 )
 def test_how_to_choose_a_loss(begin, holds):
@@ -226,7 +216,7 @@ def test_batch_norm_of_necks():
 
 
 def of_256_channels(cls: type) -> torch.nn.Module:
-    channels = [256] if getattr(cls, 'joint', False) else 256
+    channels = [256] if cls.joint else 256
     return cls(student_channels=channels, teacher_channels=channels)
 
 
