@@ -13,7 +13,7 @@ NUMERIC := $(addprefix tests/test_models/test_, \
 	losses necks diffusion backbones) tests/test_utils/test_similarity.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det demo-seg test lint format test-numerics \
+.PHONY: help install demo demo-det demo-seg test lint format docs test-numerics \
 	test-slow test-fuzz test-gpu clean distclean
 
 help:  ## list these targets
@@ -49,6 +49,9 @@ lint: $(INSTALLED)  ## style, spelling, and the layers of the package
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## the site with the reference pages, in build/html
+	$(BIN)/sphinx-build -W --keep-going -b html -c docs . build/html
 
 test-numerics: $(INSTALLED)  ## numeric tests with last digits moved
 	set -e; for seed in 1 2 3; do \

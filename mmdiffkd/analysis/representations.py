@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdiffkd.models.distillers import FrozenTeacher
-from mmdiffkd.models.distillers.distillation import check_entry
+from mmdiffkd.models.distillers.spec import read_entry
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
@@ -113,7 +113,8 @@ def choose_entry(
             f'entry={name!r}: `model.distill` has no such entry. '
             + did_you_mean(str(name), entries)
         )
-    return name, *check_entry(name, entries[name])
+    spec = read_entry(name, entries[name])
+    return name, spec.student_at, spec.teacher_at
 
 
 def build_student(config: Config) -> nn.Module:

@@ -122,7 +122,7 @@ def test_published_costs():
     0.10 G MACs an image (five denoising steps and the diffusion loss); the
     paper says 0.8 G for the five steps.
     """
-    name = 'diffkd_backbone-logits_resnet34_resnet18_8xb32-b1_in1k.py'
+    name = 'diffkd_backbone-logits_resnet34_resnet18_8xb32-100e_in1k.py'
     config = Config.fromfile(ROOT / 'configs/diffkd' / name)
     costs = get_costs(config)
     feature, logits = (costs['entries'][k] for k in ('feature', 'logits'))

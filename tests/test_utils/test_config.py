@@ -52,7 +52,7 @@ def test_dict_and_config_are_copied():
 def test_bases_of_our_own_keep_the_recipes_scope(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(
-        "_base_ = 'mmdiffkd::baseline/resnet18_8xb32-b1_in1k.py'\n"
+        "_base_ = 'mmdiffkd::baseline/resnet18_8xb32-100e_in1k.py'\n"
         'model = dict(backbone=dict(depth=34))\n'
         'visualizer = dict(name="x")\n'
     )

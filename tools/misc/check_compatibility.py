@@ -48,6 +48,7 @@ from mmdiffkd.analysis.compatibility import (
     summary,
     table,
 )
+from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 
 def parse_args() -> argparse.Namespace:
@@ -115,6 +116,7 @@ def lines_of(args: argparse.Namespace) -> list[Line]:
 
 
 def main() -> None:
+    guard_checkpoints()
     args = parse_args()
     lines = lines_of(args)
     import_packages(lines)

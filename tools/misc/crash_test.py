@@ -40,8 +40,8 @@ CONFIG = (
 SMALL = [
     'model.teacher.checkpoint=None',
     'model.student.backbone.drop_path_rate=0.2',
-    'train_dataloader.dataset.data_prefix=tuning',
-    'val_dataloader.dataset.data_prefix=tuning',
+    'train_dataloader.dataset.data_prefix=val',
+    'val_dataloader.dataset.data_prefix=val',
     'train_cfg.max_epochs=6',
     'train_cfg.val_interval=1',
 ]

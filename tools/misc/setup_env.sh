@@ -193,8 +193,9 @@ sys.exit(not torch.cuda.is_available())' && ! command -v nvcc >/dev/null; then
     fi
     step 'the operators of mmcv, compiled' '10 min, the first time' \
         compile_operators
-    step 'mmdet, mmseg and the tools of the tests' '60 s' \
-        pip -r requirements/openmmlab.txt -r requirements/tests.txt
+    step 'mmdet, mmseg, the tools of the tests and docs' '60 s' \
+        pip -r requirements/openmmlab.txt -r requirements/tests.txt \
+        -r requirements/docs.txt
     imports='cv2, mmcv.ops, mmdet.models, mmpretrain.models, mmseg.models, '
     imports+='mmdiffkd'
 fi

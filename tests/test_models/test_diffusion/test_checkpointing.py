@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmdiffkd.analysis.memory import peak_memory
 from mmdiffkd.models.diffusion.checkpointing import (
     checkpointed,
     frozen_statistics,
 )
-from mmdiffkd.utils.measure import peak_memory
 
 NORMS = {
     'batch norm': lambda: nn.BatchNorm2d(8),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdiffkd.analysis.similarity import linear_cka
 from mmdiffkd.models.losses import (
     AngleWiseRKD,
     ATLoss,
@@ -29,7 +30,6 @@ from mmdiffkd.models.losses import (
     VIDLoss,
 )
 from mmdiffkd.models.losses.crd import contrast_loss
-from mmdiffkd.utils.similarity import linear_cka
 
 
 def wave(function, frequency: float, phase: float, *shape: int) -> Tensor:

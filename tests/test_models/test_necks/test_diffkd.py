@@ -10,6 +10,7 @@ from reference_state import load_reference_state
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmdiffkd.analysis.memory import peak_memory
 from mmdiffkd.models.diffusion import (
     BottleneckDenoiser,
     NoiseSchedule,
@@ -17,7 +18,6 @@ from mmdiffkd.models.diffusion import (
 )
 from mmdiffkd.models.necks import Aligned, DiffKDNeck
 from mmdiffkd.registry import MODELS
-from mmdiffkd.utils.measure import peak_memory
 
 DATA = Path(__file__).parents[2] / 'data'
 # Arguments of a neck and the spatial size of its features.
