@@ -21,6 +21,7 @@ from mmengine.utils import digit_version
 #: the others, these are the last releases of OpenMMLab's own distributions.
 MINIMUM_VERSIONS = {
     'torch': '2.6',
+    'pydantic': '2.0',
     'mmengine': '0.10.7',
     'mmcv': '2.1.0',
     'mmpretrain': '1.2.0',

@@ -1,6 +1,6 @@
 """What a step supplies to necks and losses, by an argument's name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import torch
@@ -71,18 +71,42 @@ def examples(
     return supply
 
 
-def roi_labels(sampled: Sampled) -> Tensor:
-    """The classes of the boxes that a student's RoI head sampled.
+def teacher_supply(
+    network: nn.Module, head: str | None, tensors: Mapping[str, list[Tensor]]
+) -> dict[str, Callable[[], object]]:
+    """The teacher's head and its logits, where an entry names a head.
 
     Args:
-        sampled (Sampled): What it sampled.
+        network (nn.Module): The teacher's network.
+        head (str, optional): The path of the head.
+        tensors (Mapping[str, list[Tensor]]): What the teacher's taps yield.
+    """
+    return {
+        'teacher_head': lambda: network.get_submodule(head),
+        'teacher_logits': lambda: tensors[head][0],
+    }
+
+
+def roi_supply(
+    box_heads: tuple[str, str] | None, sampled: Mapping[str, Sampled]
+) -> dict[str, Callable[[], object]]:
+    """The classes of the boxes that the student's RoI head sampled.
+
+    Args:
+        box_heads (tuple[str, str], optional): The student's and the
+            teacher's box head of an entry; None where it has none.
+        sampled (Mapping[str, Sampled]): What was sampled, by box head.
 
     Returns:
-        Tensor: (n,), background being the number of classes.
-
-    Raises:
-        ValueError: If the head computed no loss over classes.
+        dict[str, Callable]: ``roi_labels`` (n,), background being the number
+        of classes.
     """
+    if box_heads is None:
+        return {}
+    return {'roi_labels': lambda: _roi_labels(sampled[box_heads[0]])}
+
+
+def _roi_labels(sampled: Sampled) -> Tensor:
     if sampled.labels is None:
         raise ValueError(
             'a loss or neck asks for `roi_labels`, but the box head of the '

@@ -1,6 +1,6 @@
 """The distiller: a student that trains beside a frozen teacher."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,15 @@ from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 from .build import build_entry
-from .context import batch_supply, examples, roi_labels
+from .context import batch_supply, examples, roi_supply, teacher_supply
 from .entry import Entry
-from .layout import laid_out
-from .probe import dry_run, forward_to_taps, shapes_behind_necks
+from .preparation import prepare_losses
+from .probe import (
+    dry_run,
+    forward_to_taps,
+    image_size,
+    shapes_behind_necks,
+)
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import read_entry
 from .state_dict import name_as_plain_student
@@ -129,10 +134,10 @@ class Distiller(BaseModel):
             for name, entry in distill.items()
             if entry is not None
         }
-        self._size = size = self._input_size(input_size)
+        self._size = size = image_size(self.student, input_size)
         self.teacher = FrozenTeacher(**teacher)
         self.teacher.match_input(self.student.data_preprocessor)
-        self.teacher.find_heir(self.student)
+        self.teacher.match_student(self.student)
         student_taps = dict.fromkeys(
             tap for spec in specs.values() for tap in spec.student_at
         )
@@ -167,29 +172,6 @@ class Distiller(BaseModel):
             self.student, self._boxes_of.values()
         )
 
-    def _input_size(
-        self, given: int | tuple[int, int] | None
-    ) -> tuple[int, int]:
-        if given is None:
-            backbone = getattr(self.student, 'backbone', None)
-            given = getattr(backbone, 'img_size', None)
-        if given is None:
-            classifies = hasattr(
-                getattr(self.student, 'head', None), 'num_classes'
-            )
-            given = 224 if classifies else 256
-        size = (given, given) if isinstance(given, int) else given
-        if (
-            not isinstance(size, Sequence)
-            or len(size) != 2
-            or not all(type(side) is int and side > 0 for side in size)
-        ):
-            raise ValueError(
-                f'`input_size` is {given!r}. Give a positive int or '
-                '(height, width).'
-            )
-        return tuple(size)
-
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
 
@@ -205,7 +187,7 @@ class Distiller(BaseModel):
             self.student.init_weights()
         with isolated_randomness():
             self.teacher.init_weights()
-            self.teacher.hand_down(self.student)
+            self.teacher.initialize_student(self.student)
             for entry in self.distill.values():
                 entry.init_weights()
 
@@ -260,7 +242,7 @@ class Distiller(BaseModel):
             for e in active
             if e.box_heads is None or e.box_heads[0] in sampled
         ]
-        students = {e.name: self._student_tensors(e) for e in active}
+        students = {e.name: e.read_student(self.student_taps) for e in active}
         self.student_taps.clear()
         teachers = self._teacher_tensors(inputs, active, sampled)
         supply = batch_supply(inputs, data_samples)
@@ -272,8 +254,10 @@ class Distiller(BaseModel):
                     _levels(teachers, entry.teacher_at),
                     inputs.shape[-2:],
                     supply
-                    | self._head_of_teacher(entry, teachers)
-                    | _labels_of_boxes(entry, sampled),
+                    | teacher_supply(
+                        self.teacher.network, entry.teacher_head, teachers
+                    )
+                    | roi_supply(entry.box_heads, sampled),
                     seed,
                 )
             else:
@@ -303,33 +287,6 @@ class Distiller(BaseModel):
             if student in sampled
         }
         return self.teacher(inputs, list(taps), boxes) if taps else {}
-
-    def _head_of_teacher(
-        self, entry: Entry, teachers: dict[str, list[Tensor]]
-    ) -> dict[str, Callable[[], object]]:
-        path = entry.teacher_head
-        return {
-            'teacher_head': lambda: self.teacher.network.get_submodule(path),
-            'teacher_logits': lambda: teachers[path][0],
-        }
-
-    def _student_tensors(self, entry: Entry) -> list[Tensor]:
-        tensors = [
-            tensor
-            for tap in entry.student_at
-            for tensor in self.student_taps.read(tap)
-        ]
-        for tensor in tensors:
-            if torch.is_grad_enabled() and not tensor.requires_grad:
-                raise ValueError(
-                    f'`distill.{entry.name}`: what '
-                    f'{entry.student_at} returns has no gradient, '
-                    'so that distillation would not train the student. Tap '
-                    'a module behind the frozen stages; under activation '
-                    'checkpointing (`with_cp=True`) tap a whole block, for '
-                    "instance 'backbone.layer3.1', not a part of one."
-                )
-        return tensors
 
     @torch.compiler.disable
     def _next_seed(self) -> tuple[int, int, int]:
@@ -444,41 +401,8 @@ class Distiller(BaseModel):
             batches (Callable): Gives the training set's inputs, batch by
                 batch, normalised, each time it is called.
         """
-        for name, entry in self.distill.items():
-            for level, loss in enumerate(entry.losses):
-                if loss.prepared:
-                    continue
-                kind = type(loss).__name__
-                if entry.box_heads is not None:
-                    raise ValueError(
-                        f'`distill.{name}.loss`: {kind} asks for a pass of '
-                        'the teacher over the training data, in which no '
-                        'student samples boxes for the taps in the RoI head. '
-                        'Choose an option of the loss that needs no pass.'
-                    )
-                if level >= len(entry.shapes) or any(
-                    neck.to_classes for neck in entry.necks
-                ):
-                    raise ValueError(
-                        f'`distill.{name}.loss`: {kind} asks for a pass over '
-                        'the training data, but its neck hands on what no '
-                        'tap yields. Choose an option of the loss that needs '
-                        'no pass.'
-                    )
-                print_log(
-                    f'distill.{name}: one pass of the teacher over the '
-                    f'training data, for {kind}',
-                    'current',
-                )
-                loss.prepare(self._pass(entry, level, batches()))
-
-    def _pass(
-        self, entry: Entry, level: int, batches: Iterable[Tensor]
-    ) -> Iterator[Tensor]:
-        for inputs in batches:
-            tensors = self._teacher_tensors(inputs, [entry], {})
-            tensor = _levels(tensors, entry.teacher_at)[level]
-            yield laid_out(tensor, tensor, inputs.shape[-2:], False)[1]
+        for entry in self.distill.values():
+            prepare_losses(entry, batches, self._teacher_tensors)
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Parameters of the entries whose weight is 0 now."""
@@ -503,7 +427,7 @@ class Distiller(BaseModel):
             of (caption, map) pairs from the student's latent to the
             teacher's.
         """
-        shown = {n: e for n, e in self.distill.items() if e.drawn}
+        shown = {n: e for n, e in self.distill.items() if e.pictured}
         seed = self._seed or 0, self._rank, self._step
         was_training = self.training
         self.eval()
@@ -544,15 +468,6 @@ class Distiller(BaseModel):
 def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:
     """What several taps yield, in a row."""
     return [tensor for tap in taps for tensor in by_tap[tap]]
-
-
-def _labels_of_boxes(
-    entry: Entry, sampled: Mapping[str, Sampled]
-) -> dict[str, Callable[[], Tensor]]:
-    if entry.box_heads is None:
-        return {}
-    own = sampled[entry.box_heads[0]]
-    return {'roi_labels': lambda: roi_labels(own)}
 
 
 def _restore_step(distiller: Distiller, incompatible) -> None:

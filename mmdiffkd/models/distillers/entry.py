@@ -13,6 +13,7 @@ from mmdiffkd.utils.randomness import derive_seed
 from ..part import DistillPart
 from .layout import laid_out
 from .spec import EntrySpec
+from .taps import Taps
 
 
 class Entry(BaseModule):
@@ -69,7 +70,7 @@ class Entry(BaseModule):
         return [*self.necks, *self.losses]
 
     @property
-    def drawn(self) -> bool:
+    def pictured(self) -> bool:
         """Whether its necks show their stages as pictures."""
         return (
             len(self.necks) > 0
@@ -86,6 +87,28 @@ class Entry(BaseModule):
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring the scheduled weight up to date, both counted from 0."""
         self.factor = self.schedule.factor(epoch, iteration)
+
+    def read_student(self, taps: Taps) -> list[Tensor]:
+        """The student's tensors of this step, one a level.
+
+        Args:
+            taps (Taps): The student's taps, recorded.
+
+        Raises:
+            ValueError: If one of them has no gradient.
+        """
+        tensors = [t for tap in self.student_at for t in taps.read(tap)]
+        if torch.is_grad_enabled() and not all(
+            tensor.requires_grad for tensor in tensors
+        ):
+            raise ValueError(
+                f'`distill.{self.name}`: what {self.student_at} returns has '
+                'no gradient, so that distillation would not train the '
+                'student. Tap a module behind the frozen stages; under '
+                'activation checkpointing (`with_cp=True`) tap a whole '
+                "block, for instance 'backbone.layer3.1', not a part of one."
+            )
+        return tensors
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmdiffkd.utils.naming import did_you_mean
 
 
-class Legacy(NamedTuple):
+class Match(NamedTuple):
     """What a student takes over below one path.
 
     Attributes:
@@ -27,9 +27,9 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in module.state_dict().items()}
 
 
-def find_legacy(
+def match_tensors(
     paths: Sequence[str], student: nn.Module, teacher: nn.Module
-) -> dict[str, Legacy]:
+) -> dict[str, Match]:
     """Work out which tensors of a teacher fit a student.
 
     Args:
@@ -38,7 +38,7 @@ def find_legacy(
         teacher (nn.Module): The teacher, before anything is folded in it.
 
     Returns:
-        dict[str, Legacy]: By path.
+        dict[str, Match]: By path.
 
     Raises:
         ValueError: If ``paths`` is no list of paths, one of them is missing
@@ -81,25 +81,25 @@ def find_legacy(
                 + ('; '.join(skipped[:3]) or 'it holds no tensors')
                 + '. Leave it out.'
             )
-        found[path] = Legacy(taken, skipped)
+        found[path] = Match(taken, skipped)
     return found
 
 
 @torch.no_grad()
 def inherit(
     student: nn.Module,
-    legacies: Mapping[str, Legacy],
+    matches: Mapping[str, Match],
     tensors: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
     """Copy a teacher's tensors into a student and log what was left out.
 
     Args:
         student (nn.Module): The student.
-        legacies (Mapping[str, Legacy]): What fits, by path.
+        matches (Mapping[str, Match]): What fits, by path.
         tensors (Mapping[str, Mapping[str, Tensor]]): The teacher's tensors
             by path and name.
     """
-    for path, (taken, skipped) in legacies.items():
+    for path, (taken, skipped) in matches.items():
         own = student.get_submodule(path).state_dict()
         for name in taken:
             own[name].copy_(tensors[path][name])

@@ -22,6 +22,39 @@ from .spec import EntrySpec
 from .taps import Tap, TapError, Taps
 
 
+def image_size(
+    network: nn.Module, given: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Height and width of the images of the dry run.
+
+    Args:
+        network (nn.Module): The student.
+        given (int or tuple[int, int], optional): ``input_size`` of the
+            config. None: the backbone's ``img_size``, else 224 for
+            classifiers and 256 otherwise.
+
+    Raises:
+        ValueError: If ``given`` is no size.
+    """
+    if given is None:
+        backbone = getattr(network, 'backbone', None)
+        given = getattr(backbone, 'img_size', None)
+    if given is None:
+        head = getattr(network, 'head', None)
+        given = 224 if hasattr(head, 'num_classes') else 256
+    size = (given, given) if isinstance(given, int) else given
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or not all(type(side) is int and side > 0 for side in size)
+    ):
+        raise ValueError(
+            f'`input_size` is {given!r}. Give a positive int or '
+            '(height, width).'
+        )
+    return tuple(size)
+
+
 def forward_to_taps(
     network: nn.Module,
     inputs: Tensor,

@@ -19,7 +19,7 @@ from mmdiffkd.utils import (
 )
 
 from .folding import fold_batch_norms
-from .inheritance import Legacy, find_legacy, inherit
+from .inheritance import Match, inherit, match_tensors
 from .probe import dry_run, forward_to_taps
 from .rois import box_head_of, whole_images
 from .spec import TeacherSpec
@@ -111,8 +111,8 @@ class FrozenTeacher(nn.Module):
         object.__setattr__(self, 'network', network)
         self.taps: Taps | None = None
         self._heads: dict[str, str] = {}
-        self._legacies: dict[str, Legacy] = {}
-        self._bequest: dict[str, dict[str, Tensor]] = {}
+        self._matches: dict[str, Match] = {}
+        self._initial_values: dict[str, dict[str, Tensor]] = {}
         self._input_size: tuple[int, int] | None = None
         self._folded = False
         self._renormalize: tuple[Tensor, Tensor] | None = None
@@ -128,7 +128,7 @@ class FrozenTeacher(nn.Module):
         )
         return shapes
 
-    def find_heir(self, student: nn.Module) -> None:
+    def match_student(self, student: nn.Module) -> None:
         """See what the student can inherit, before anything is loaded.
 
         Args:
@@ -138,9 +138,9 @@ class FrozenTeacher(nn.Module):
             ValueError: If ``inherit`` names what one of the two lacks, or
                 nothing that fits.
         """
-        self._legacies = find_legacy(self.inherit, student, self.network)
+        self._matches = match_tensors(self.inherit, student, self.network)
 
-    def hand_down(self, student: nn.Module) -> None:
+    def initialize_student(self, student: nn.Module) -> None:
         """Give the student the loaded values below the paths of ``inherit``.
 
         What a run loads (``load_from``) or resumes comes after this and
@@ -149,7 +149,7 @@ class FrozenTeacher(nn.Module):
         Args:
             student (nn.Module): The student.
         """
-        inherit(student, self._legacies, self._bequest)
+        inherit(student, self._matches, self._initial_values)
 
     def init_weights(self) -> None:
         """Load the checkpoint, or initialise a random teacher; make it fast.
@@ -164,9 +164,9 @@ class FrozenTeacher(nn.Module):
             return
         self._load_weights()
         # Before folding, which leaves the tensors of these names behind.
-        self._bequest = {
+        self._initial_values = {
             path: self.network.get_submodule(path).state_dict()
-            for path in self._legacies
+            for path in self._matches
         }
         # Some networks work out tables from their weights here.
         self.network.eval()

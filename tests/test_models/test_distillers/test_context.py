@@ -9,7 +9,7 @@ from torch import nn
 from mmdiffkd.models.distillers.context import (
     batch_supply,
     examples,
-    roi_labels,
+    roi_supply,
 )
 from mmdiffkd.models.distillers.rois import Sampled
 from mmdiffkd.models.part import SUPPLIED
@@ -80,9 +80,16 @@ def test_what_data_lacks_is_named(name, samples, message):
 
 def test_classes_of_sampled_boxes():
     labels = torch.tensor([1, 0])
-    assert roi_labels(Sampled(torch.zeros(2, 5), labels)) is labels
+    boxes = torch.zeros(2, 5)
+    heads = 'roi_head.bbox_head', 'roi_head.bbox_head.0'
+
+    def labels_of(sampled):
+        return roi_supply(heads, {heads[0]: sampled})['roi_labels']()
+
+    assert labels_of(Sampled(boxes, labels)) is labels
     with pytest.raises(ValueError, match='no `loss_cls`'):
-        roi_labels(Sampled(torch.zeros(2, 5), None))
+        labels_of(Sampled(boxes, None))
+    assert roi_supply(None, {}) == {}
 
 
 def test_stand_ins_for_all_that_is_supplied():

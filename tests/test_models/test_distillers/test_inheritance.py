@@ -5,7 +5,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from mmdiffkd.models.distillers.inheritance import find_legacy, inherit
+from mmdiffkd.models.distillers.inheritance import inherit, match_tensors
 
 PYRAMID = dict(fpn=dict(at='neck[:]', loss=dict(type='MSELoss')))
 BOTH = 'neck', 'bbox_head'
@@ -24,12 +24,12 @@ class Network(nn.Module):
 def test_what_agrees_in_name_and_shape_is_taken():
     student, teacher = Network(3), Network(5, extra=True)
     nn.init.constant_(teacher.neck[1].running_mean, 7)
-    legacies = find_legacy(['neck'], student, teacher)
+    matches = match_tensors(['neck'], student, teacher)
     own = student.neck[0].weight.clone()
-    inherit(student, legacies, {'neck': teacher.neck.state_dict()})
+    inherit(student, matches, {'neck': teacher.neck.state_dict()})
     assert student.neck[1].running_mean.tolist() == [7] * 4
     assert torch.equal(student.neck[0].weight, own)
-    (legacy,) = legacies.values()
+    (legacy,) = matches.values()
     assert legacy.taken == [f'1.{n}' for n in student.neck[1].state_dict()]
     assert legacy.skipped == [
         '0.weight ((3, 2, 1, 1) in the student, (5, 2, 1, 1) in the teacher)',
@@ -51,12 +51,12 @@ def test_what_agrees_in_name_and_shape_is_taken():
 )
 def test_bad_paths_name_key_value_and_cure(paths, message):
     with pytest.raises(ValueError, match=message):
-        find_legacy(paths, Network(3), Network(5, extra=True))
+        match_tensors(paths, Network(3), Network(5, extra=True))
 
 
 def test_path_that_the_teacher_lacks():
     with pytest.raises(ValueError, match='which the teacher Network'):
-        find_legacy(['neck.2'], Network(3, extra=True), Network(3))
+        match_tensors(['neck.2'], Network(3, extra=True), Network(3))
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""A pass of the teacher over the training data, for losses that ask for it."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from mmengine.logging import print_log
+from torch import Tensor
+
+from .entry import Entry
+from .layout import laid_out
+
+
+def prepare_losses(
+    entry: Entry,
+    batches: Callable[[], Iterable[Tensor]],
+    read_teacher: Callable[..., dict[str, list[Tensor]]],
+) -> None:
+    """Show the teacher's tensors to the losses of an entry that ask for it.
+
+    Args:
+        entry (Entry): The entry.
+        batches (Callable): Gives the training set's inputs, batch by batch,
+            normalised, each time it is called.
+        read_teacher (Callable): Gives what the teacher's taps yield, by tap,
+            for inputs, a list of entries and sampled boxes.
+
+    Raises:
+        ValueError: If no pass of the teacher yields what a loss compares.
+    """
+    for level, loss in enumerate(entry.losses):
+        if loss.prepared:
+            continue
+        _check(entry, level)
+        print_log(
+            f'distill.{entry.name}: one pass of the teacher over the '
+            f'training data, for {type(loss).__name__}',
+            'current',
+        )
+        loss.prepare(_level_of(entry, level, batches(), read_teacher))
+
+
+def _level_of(
+    entry: Entry, level: int, batches: Iterable[Tensor], read_teacher: Callable
+) -> Iterator[Tensor]:
+    for inputs in batches:
+        by_tap = read_teacher(inputs, [entry], {})
+        tensor = [t for tap in entry.teacher_at for t in by_tap[tap]][level]
+        yield laid_out(tensor, tensor, inputs.shape[-2:], False)[1]
+
+
+def _check(entry: Entry, level: int) -> None:
+    if entry.box_heads is not None:
+        reason = (
+            'asks for a pass of the teacher over the training data, in which '
+            'no student samples boxes for the taps in the RoI head'
+        )
+    elif level >= len(entry.shapes) or any(n.to_classes for n in entry.necks):
+        reason = (
+            'asks for a pass over the training data, but its neck hands on '
+            'what no tap yields'
+        )
+    else:
+        return
+    raise ValueError(
+        f'`distill.{entry.name}.loss`: {type(entry.losses[level]).__name__} '
+        f'{reason}. Choose an option of the loss that needs no pass.'
+    )
