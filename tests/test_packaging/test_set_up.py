@@ -174,10 +174,13 @@ def test_progress_is_that_of_ninja(tmp_path, log, expected):
     function = re.search(
         r'^progress\(\) {.*?^}', SCRIPT.read_text(), re.DOTALL | re.MULTILINE
     )
-    shell = f'{function[0]}\nLOG={tmp_path}/log; progress 150 2'
+    shell = f'set -euo pipefail\n{function[0]}\nLOG={tmp_path}/log\n'
+    shell += 'progress 150 2; echo still here'
     told = subprocess.run(
         ['bash', '-c', shell], capture_output=True, check=True, text=True
     ).stdout
+    assert told.endswith('still here\n')
+    told = told.removesuffix('still here\n')
     assert (expected in told) if expected else told == ''
     assert ('about 3 min left' in told) == bool(expected)
 

@@ -54,7 +54,8 @@ with: on Debian and Ubuntu it is the package build-essential")
 # the others take as long: prints nothing before the first one.
 progress() {
     local seconds=$1 count
-    count=$(tail -n +"$2" "$LOG" | grep -oE '^ *\[[0-9]+/[0-9]+\]' | tail -n 1)
+    count=$(tail -n +"$2" "$LOG" | { grep -oE '^ *\[[0-9]+/[0-9]+\]' || true; } |
+        tail -n 1)
     [[ $count =~ ([0-9]+)/([0-9]+) ]] || return 0
     local done=${BASH_REMATCH[1]} all=${BASH_REMATCH[2]}
     printf '\n    %d of %d files, about %d min left ' "$done" "$all" \
@@ -156,6 +157,8 @@ compile_operators() {
         "$PYTHON" -m pip --disable-pip-version-check wheel -v --no-deps \
             --no-build-isolation --wheel-dir "$wheel" "$build/source"
         install_wheel "$wheel"
+        # Only an interrupted build needs its 350 MB of objects.
+        rm -rf "$build/source/build"
     fi
 }
 
