@@ -175,10 +175,10 @@ def test_keys_and_defaults(title):
 def test_keys_of_hooks_and_optimizer():
     hooks = (CheckpointHook, DistillHook)
     ours = {key for hook in hooks for key in parameters(hook)}
-    ours |= {*optim_wrapper_constructor._OURS, 'student_constructor'}
+    ours |= {*optim_wrapper_constructor._DISTILL_KEYS, 'student_constructor'}
     named = set(re.findall(r'`(\w+)`', section('Hooks and optimizer')))
     assert named & ours == {
-        *optim_wrapper_constructor._OURS,
+        *optim_wrapper_constructor._DISTILL_KEYS,
         'evaluate_teacher',
         'exact_resume',
         'panel_interval',

@@ -11,7 +11,7 @@ VECTOR = torch.Size((2, 5))
 
 
 def entry(
-    students=(MAP_S,), teachers=(MAP_T,), examples=None, **changes
+    students=(MAP_S,), teachers=(MAP_T,), meta_supply=None, **changes
 ) -> Entry:
     """A projection and an MSE, unless told otherwise."""
     settings = dict(
@@ -21,7 +21,7 @@ def entry(
     )
     spec = read_entry('feature', {**settings, **changes})
     return build_entry(
-        'feature', spec, students, teachers, (32, 32), examples or {}
+        'feature', spec, students, teachers, (32, 32), meta_supply or {}
     )
 
 

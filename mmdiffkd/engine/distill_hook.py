@@ -112,8 +112,8 @@ class DistillHook(Hook):
                 '`optim_wrapper.paramwise_cfg.student_constructor` to '
                 f'{constructor!r}.'
             )
-        # Evaluation needs no training set; and whoever trained keeps what
-        # was learned.
+        # Evaluation needs no training set, and a second call must not
+        # clear what was learned.
         if isinstance(runner._train_loop, BaseLoop) and not self._allocated:
             _allocate(runner)
             self._allocated = True

@@ -13,7 +13,11 @@ from mmdiffkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # What a recipe decides by kind of parameter holds for the necks as well.
 _RULES = ('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
-_OURS = ('student_constructor', 'distill_lr_mult', 'distill_decay_mult')
+_DISTILL_KEYS = (
+    'student_constructor',
+    'distill_lr_mult',
+    'distill_decay_mult',
+)
 
 
 def _clipping_separately(
@@ -83,18 +87,18 @@ class OptimWrapperConstructor:
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
         paramwise = dict(paramwise_cfg or {})
-        ours = {key: paramwise.pop(key, None) for key in _OURS}
+        distill = {key: paramwise.pop(key, None) for key in _DISTILL_KEYS}
         self.wrapper_cfg = optim_wrapper_cfg.copy()
         self.paramwise_cfg = paramwise or None
         self.student_constructor = (
-            ours['student_constructor'] or 'DefaultOptimWrapperConstructor'
+            distill['student_constructor'] or 'DefaultOptimWrapperConstructor'
         )
         self.multipliers = {}
         for key, option in (
             ('distill_lr_mult', 'lr'),
             ('distill_decay_mult', 'weight_decay'),
         ):
-            value = 1.0 if ours[key] is None else ours[key]
+            value = 1.0 if distill[key] is None else distill[key]
             if not isinstance(value, (int, float)) or value < 0:
                 raise ValueError(
                     f'`optim_wrapper.paramwise_cfg.{key}` is {value!r}. Use '

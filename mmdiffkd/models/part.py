@@ -44,8 +44,8 @@ class DistillPart(nn.Module):
         return tuple(name for name in names if name in self.arguments())
 
     @classmethod
-    def offers(cls, method: str) -> bool:
-        """Whether its class has a method of its own of this name.
+    def overrides(cls, method: str) -> bool:
+        """Whether the class overrides a method of the base class.
 
         Args:
             method (str): One that a base class declares without effect, such
@@ -96,11 +96,11 @@ def names_of_arguments(function: object) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
-def completed(cls: type, base: type[DistillPart]) -> type[DistillPart]:
-    """A class with everything that a base class declares.
+def with_base(cls: type, base: type[DistillPart]) -> type[DistillPart]:
+    """A class that also derives from a base class.
 
     A neck or loss of somebody else may be a plain ``nn.Module``. What it
-    declares itself wins; the rest has the base class's defaults.
+    declares itself is kept; the rest has the base class's defaults.
 
     Args:
         cls (type): Any module class.

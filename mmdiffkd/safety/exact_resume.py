@@ -104,11 +104,11 @@ class ExactResume:
             set_random_state(self._at_start)
 
     def before_val(self) -> None:
-        """Remember where the streams are."""
+        """Save the random state."""
         self._before_val = random_state()
 
     def after_val(self) -> None:
-        """Put the streams back."""
+        """Restore the random state."""
         set_random_state(self._before_val)
         self._before_val = None
 

@@ -1,4 +1,4 @@
-"""Evaluating no model that has kept random weights."""
+"""Refuse to evaluate a model that has kept random weights."""
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper

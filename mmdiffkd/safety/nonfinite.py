@@ -238,7 +238,7 @@ class NonFiniteHook(Hook):
             if self._guarded
             else 'The step has taken place: the weights are spoilt.'
         )
-        # Nobody is to be killed while another still writes.
+        # Wait until every process has written its file.
         barrier()
         raise NonFiniteLoss('\n'.join(lines))
 

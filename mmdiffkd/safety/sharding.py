@@ -81,7 +81,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         if on_cpu:
             wrapper.setdefault('device_id', torch.device('cpu'))
         wrapper.setdefault('type', 'MMFullyShardedDataParallel')
-        # Moved to where it is, a tensor would not outlive its gathering.
+        # On a CPU offloading copies nothing: FSDP would free the tensor.
         options = dict(rank0_only=True, offload_to_cpu=not on_cpu)
         kwargs['state_dict_cfg'] = dict(
             state_dict_type=StateDictType.FULL_STATE_DICT,

@@ -1,4 +1,4 @@
-"""Ownership of randomness: who draws, from which stream."""
+"""Seeds of random streams; saving and isolating the global generators."""
 
 import hashlib
 import random

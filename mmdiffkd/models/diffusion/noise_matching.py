@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmdiffkd.registry import MODELS
 
 from .blocks import Bottleneck, batch_norm, is_map, mlp
-from .layout import lay_out
+from .memory_format import lay_out
 from .precision import at_least_float32
 
 

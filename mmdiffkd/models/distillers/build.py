@@ -9,7 +9,7 @@ from mmdiffkd.registry import MODELS
 
 from ..part import DistillPart
 from .entry import Entry
-from .layout import laid_out_shapes
+from .layout import prepared_shapes
 from .probe import shapes_behind_necks
 from .rois import box_heads_of
 from .spec import EntrySpec, PartSpec
@@ -23,7 +23,7 @@ def build_entry(
     student_shapes: Sequence[torch.Size],
     teacher_shapes: Sequence[torch.Size],
     image: tuple[int, int],
-    examples: Mapping[str, Callable[[], object]],
+    meta_supply: Mapping[str, Callable[[], object]],
 ) -> Entry:
     """Build an entry of ``distill``.
 
@@ -35,8 +35,8 @@ def build_entry(
         teacher_shapes (Sequence[torch.Size]): The teacher's.
         image (tuple[int, int]): Height and width of the images that these
             shapes belong to.
-        examples (Mapping): What a step supplies, as meta tensors, see
-            :func:`~.context.examples`.
+        meta_supply (Mapping): What a step supplies, as meta tensors, see
+            :func:`~.context.meta_supply`.
 
     Raises:
         ValueError: If the tensors cannot be compared, or a neck or a loss
@@ -55,7 +55,7 @@ def build_entry(
         )
     try:
         shapes = [
-            laid_out_shapes(*pair, image, spec.texts)
+            prepared_shapes(*pair, image, spec.texts)
             for pair in zip(student_shapes, teacher_shapes)
         ]
     except ValueError as error:
@@ -73,15 +73,19 @@ def build_entry(
         necks = [_build(spec.neck, shapes, joint=True)]
     else:
         necks = [_build(spec.neck, [level]) for level in levels]
-    _check_channels(where, spec, channels)
+    _check_channels_match(where, spec, channels)
     compared, certain = shapes_behind_necks(
-        name, spec, necks, shapes, 2, examples
+        name, spec, necks, shapes, 2, meta_supply
     )
-    _check_compared(where, spec, compared)
     losses = [
         _build(spec.loss, [pair], certain=certain)
         for pair in (compared[:1] if spec.shared else compared)
     ]
+    for loss, pair in zip(losses, compared):
+        try:
+            loss.check_shapes(*pair)
+        except ValueError as error:
+            raise ValueError(f'`{spec.loss.key}`: {error}') from error
     _check_asked(where, spec, [*necks, *losses], box_heads)
     return Entry(name, spec, necks, losses, shapes, box_heads)
 
@@ -125,7 +129,7 @@ def _build(
         raise ValueError(f'`{part.key}`: {error}') from error
 
 
-def _check_channels(
+def _check_channels_match(
     where: str, spec: EntrySpec, channels: Sequence[tuple[int, int]]
 ) -> None:
     """Refuse channels that neither neck nor loss brings together."""
@@ -149,31 +153,13 @@ def _check_channels(
             )
 
 
-def _check_compared(
-    where: str, spec: EntrySpec, compared: Sequence[Shapes]
-) -> None:
-    """Refuse what the loss cannot compare, before it is built."""
-    cures = {
-        'map': (4, 'maps (B, C, H, W)', 'Tap a stage before pooling.'),
-        'vector': (2, 'vectors (B, C)', 'Tap what is pooled, or logits.'),
-    }
-    loss = spec.loss.cls
-    rank, words, cure = cures.get(loss.feature, (None, '', ''))
-    for _, shape in compared:
-        if rank not in (None, len(shape)):
-            raise ValueError(
-                f'{where[:-1]}.loss`: {loss.__name__} compares {words}, but '
-                f'gets a tensor of shape {tuple(shape)}. {cure}'
-            )
-
-
 def _check_asked(
     where: str,
     spec: EntrySpec,
     parts: Sequence[DistillPart],
     box_heads: tuple[str, str] | None,
 ) -> None:
-    """Refuse a neck or a loss that asks for what the entry has not."""
+    """Refuse a part that needs RoI labels or a head which the entry lacks."""
     for part in parts:
         name = type(part).__name__
         if box_heads is None and 'roi_labels' in part.asks_for:

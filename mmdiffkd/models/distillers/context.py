@@ -35,13 +35,13 @@ def batch_supply(
     }
 
 
-def examples(
+def meta_supply(
     batch_size: int,
     image: tuple[int, int],
     head: nn.Module | None = None,
     logits: torch.Size | None = None,
 ) -> dict[str, Callable[[], object]]:
-    """The same for a neck that runs on meta tensors, before training.
+    """What a step supplies, as meta tensors, to try necks before training.
 
     Args:
         batch_size (int): B, also of the boxes at a tap in a RoI head.

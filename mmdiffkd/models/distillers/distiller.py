@@ -16,7 +16,7 @@ from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 from .build import build_entry
-from .context import batch_supply, examples, roi_supply, teacher_supply
+from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .preparation import prepare_losses
 from .probe import (
@@ -42,8 +42,8 @@ class Distiller(BaseModel):
     distiller lacks. Trained are the student and the distillation necks; the
     teacher is frozen (see :class:`FrozenTeacher`).
 
-    Attributes are read through, not set through: set the student's on
-    ``distiller.student``.
+    Reading an unknown attribute gives the student's. To set one of the
+    student's, write ``distiller.student.<name> = ...``.
 
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
@@ -162,7 +162,7 @@ class Distiller(BaseModel):
                 _levels(student_shapes, spec.student_at),
                 _levels(teacher_shapes, spec.teacher_at),
                 size,
-                self._examples(spec.teacher_head, 2),
+                self._meta_supply(spec.teacher_head, 2),
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
@@ -216,9 +216,9 @@ class Distiller(BaseModel):
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict:
         """The student's losses and those of every entry.
 
-        An entry whose weight is 0 contributes a loss of exactly 0 that
-        touches its parameters; if no entry is on, the teacher is not run. So
-        does one in a RoI head for which no box was sampled.
+        An entry whose weight is 0, or whose RoI head sampled no box,
+        contributes a loss of exactly 0 that touches its parameters. If all
+        weights are 0, the teacher is not run.
 
         Args:
             inputs (Tensor): Normalised images (B, 3, H, W).
@@ -304,10 +304,10 @@ class Distiller(BaseModel):
 
     @property
     def noise_stream(self) -> tuple[int | None, int]:
-        """The run's seed (None: not known yet) and the process's number.
+        """The run's seed, None before the first step, and the rank.
 
-        With the step they decide what noise is drawn; to be set where a step
-        of another process is done again.
+        With the step they decide what is drawn. Set both to repeat a step of
+        another process.
         """
         return self._seed, self._rank
 
@@ -333,11 +333,11 @@ class Distiller(BaseModel):
         for entry in self.distill.values():
             entry.set_progress(epoch, iteration)
 
-    def _examples(self, head: str | None, batch_size: int) -> dict:
+    def _meta_supply(self, head: str | None, batch_size: int) -> dict:
         if head is None:
-            return examples(batch_size, self._size)
+            return meta_supply(batch_size, self._size)
         module = self.teacher.network.get_submodule(head)
-        return examples(
+        return meta_supply(
             batch_size, self._size, module, self._logits_shapes[head]
         )
 
@@ -360,14 +360,14 @@ class Distiller(BaseModel):
                     each.necks,
                     each.shapes,
                     batch_size,
-                    self._examples(each.teacher_head, batch_size),
+                    self._meta_supply(each.teacher_head, batch_size),
                 )
 
     @property
     def needs_allocation(self) -> bool:
         """Whether a neck or a loss has to know how long the data is."""
         return any(
-            part.offers('allocate')
+            part.overrides('allocate')
             for entry in self.distill.values()
             for part in entry.parts
         )
@@ -471,5 +471,5 @@ def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:
 
 
 def _restore_step(distiller: Distiller, incompatible) -> None:
-    """Load post-hook: the random streams go on where they were."""
+    """After loading: what is drawn depends on the step of the file."""
     distiller._step = int(distiller.distill.step)

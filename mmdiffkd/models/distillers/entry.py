@@ -11,7 +11,7 @@ from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import derive_seed
 
 from ..part import DistillPart
-from .layout import laid_out
+from .layout import prepared_pair
 from .spec import EntrySpec
 from .taps import Taps
 
@@ -62,7 +62,7 @@ class Entry(BaseModule):
         self._joint = neck.joint
         self._resizes = neck.joint or neck.resizes
         self._asked = neck.asks_for, loss.asks_for
-        self._draws = neck.offers('draw'), loss.offers('draw')
+        self._draws = neck.overrides('draw'), loss.overrides('draw')
 
     @property
     def parts(self) -> list[DistillPart]:
@@ -75,7 +75,7 @@ class Entry(BaseModule):
         return (
             len(self.necks) > 0
             and self.box_heads is None
-            and self.necks[0].offers('trajectory')
+            and self.necks[0].overrides('trajectory')
             and len(self.shapes[0][1]) == 4
         )
 
@@ -179,7 +179,7 @@ class Entry(BaseModule):
     ) -> list[tuple[DistillNeck | None, tuple]]:
         """Each neck with what it is called on; None for no neck."""
         pairs = [
-            laid_out(*pair, image, not self._resizes)
+            prepared_pair(*pair, image, not self._resizes)
             for pair in zip(students, teachers)
         ]
         if self._joint:
@@ -196,7 +196,7 @@ class Entry(BaseModule):
     def _draw_for_necks(
         self, calls: list[tuple[DistillNeck | None, tuple]], seed: tuple
     ) -> list[dict[str, Tensor]]:
-        """What is random in the necks, all at once: one break of a graph."""
+        """Draw for all necks in one call, so that a graph breaks once."""
         return [
             self._draw(neck, tensors, (*seed, level)) if self._draws[0] else {}
             for level, (neck, tensors) in enumerate(calls)
@@ -206,7 +206,7 @@ class Entry(BaseModule):
     def _draw(
         self, part: DistillPart, tensors: tuple, seed: tuple
     ) -> dict[str, Tensor]:
-        """Noise, timesteps and masks, from a stream of this step's own."""
+        """Draw from a generator that is seeded with entry, step and level."""
         first = tensors[0] if isinstance(tensors[0], Tensor) else tensors[0][0]
         generator = torch.Generator(first.device)
         generator.manual_seed(derive_seed(self.name, *seed))
@@ -219,7 +219,7 @@ class Entry(BaseModule):
         image: Sequence[int],
         seed: tuple,
     ) -> list[list[tuple[str, Tensor]]]:
-        """Each level's way from the student's latent to the teacher's.
+        """Every stage of the student's maps, for pictures, a list a level.
 
         Args:
             students (list[Tensor]): The student's tensors, one a level.

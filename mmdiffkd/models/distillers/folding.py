@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class _Output:
-    """What becomes of one tensor that a convolution computed."""
+    """Where the output of one convolution is used."""
 
     def __init__(self) -> None:
         self.conv: nn.Conv2d | None = None

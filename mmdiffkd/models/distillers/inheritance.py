@@ -63,16 +63,20 @@ def match_tensors(
                     f'{type(network).__name__} does not have. '
                     + did_you_mean(path, filter(None, modules))
                 )
-        ours, theirs = (
+        student_shapes, teacher_shapes = (
             _shapes(network.get_submodule(path))
             for network in (student, teacher)
         )
-        taken = [n for n in ours if theirs.get(n) == ours[n]]
+        taken = [
+            n
+            for n in student_shapes
+            if teacher_shapes.get(n) == student_shapes[n]
+        ]
         skipped = [
-            f'{name} ({ours.get(name, "missing")} in the student, '
-            f'{theirs.get(name, "missing")} in the teacher)'
-            for name in dict.fromkeys([*ours, *theirs])
-            if ours.get(name) != theirs.get(name)
+            f'{name} ({student_shapes.get(name, "missing")} in the student, '
+            f'{teacher_shapes.get(name, "missing")} in the teacher)'
+            for name in dict.fromkeys([*student_shapes, *teacher_shapes])
+            if student_shapes.get(name) != teacher_shapes.get(name)
         ]
         if not taken:
             raise ValueError(

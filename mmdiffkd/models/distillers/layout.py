@@ -1,4 +1,4 @@
-"""How tokens become maps, and which shapes can be compared."""
+"""Tokens become maps, and maps get one size, before they are compared."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,8 +17,8 @@ def _grid_of_tokens(
 ) -> tuple[int, int, int] | None:
     """Rows, columns and leading class tokens of ``count`` tokens.
 
-    The grid is the image's at some stride. One that divides the image is
-    preferred; otherwise the last patch is padded or left out.
+    The grid is the image's size over a stride. Strides that divide both
+    sides are tried first, then all others, with sizes rounded up and down.
     """
     strides = range(1, min(height, width) + 1)
     exact = [p for p in strides if height % p == 0 and width % p == 0]
@@ -57,10 +57,10 @@ def tokens_to_map(tokens: Tensor, image: Sequence[int]) -> Tensor:
     return tokens[:, extra:].transpose(1, 2).unflatten(2, (rows, columns))
 
 
-def laid_out(
+def prepared_pair(
     student: Tensor, teacher: Tensor, image: Sequence[int], resize: bool
 ) -> tuple[Tensor, Tensor]:
-    """What a neck gets: tokens as maps, the teacher's tensor detached.
+    """Turn tokens into maps, resize the student's, detach the teacher's.
 
     Args:
         student (Tensor): The student's tensor, as tapped.
@@ -77,7 +77,7 @@ def laid_out(
     return student, teacher.detach()
 
 
-def laid_out_shapes(
+def prepared_shapes(
     student: torch.Size,
     teacher: torch.Size,
     image: Sequence[int],

@@ -61,7 +61,7 @@ def forward_to_taps(
     heads: Iterable[str],
     boxes: Mapping[str, Tensor],
 ) -> None:
-    """Run backbone and neck, then the heads named, for the taps' sake.
+    """Run backbone, neck and the heads named, so that the taps record.
 
     Args:
         network (nn.Module): An OpenMMLab model; one without
@@ -255,13 +255,12 @@ def shapes_behind_necks(
     necks: Sequence[DistillNeck],
     shapes: Sequence[tuple[torch.Size, torch.Size]],
     batch_size: int,
-    examples: Mapping[str, Callable[[], object]],
+    meta_supply: Mapping[str, Callable[[], object]],
 ) -> tuple[list[tuple[torch.Size, torch.Size]], bool]:
     """What the losses of an entry get, found on meta tensors.
 
-    A neck that cannot run so, because it asks for values, is not judged: it
-    is taken to give what it takes, with the teacher's channels on both
-    sides.
+    If a neck cannot run on meta tensors, because it asks for values, its
+    outputs are taken to have the teacher's shape on both sides.
 
     Args:
         name (str): The entry's name.
@@ -270,7 +269,7 @@ def shapes_behind_necks(
         shapes (Sequence): What the necks take, the student's and the
             teacher's shape a level.
         batch_size (int): The number of images.
-        examples (Mapping): What a step supplies, as meta tensors.
+        meta_supply (Mapping): What a step supplies, as meta tensors.
 
     Returns:
         tuple: Pairs of shapes, one for each call of a loss; and whether all
@@ -298,7 +297,7 @@ def shapes_behind_necks(
     found, certain = [], True
     for level, pair in enumerate(inputs):
         neck = necks[level % len(necks)]
-        aligned = _on_meta(neck, pair, examples, name, spec)
+        aligned = _on_meta(neck, pair, meta_supply, name, spec)
         student, teacher = aligned[:2] if aligned else (pair[1], pair[1])
         certain = certain and aligned is not None
         if isinstance(student, Tensor):
@@ -310,7 +309,7 @@ def shapes_behind_necks(
 def _on_meta(
     neck: DistillNeck,
     pair: tuple,
-    examples: Mapping[str, Callable[[], object]],
+    meta_supply: Mapping[str, Callable[[], object]],
     name: str,
     spec: EntrySpec,
 ) -> Aligned | None:
@@ -318,7 +317,7 @@ def _on_meta(
     if any(isinstance(m, nn.SyncBatchNorm) for m in neck.modules()):
         # The batch counts over all processes, and wants a GPU.
         return None
-    supplied = {n: examples[n]() for n in neck.asks_for if n in examples}
+    supplied = {n: meta_supply[n]() for n in neck.asks_for if n in meta_supply}
     state = dict(neck.named_parameters()) | dict(neck.named_buffers())
     meta = {
         key: torch.empty_like(tensor, device='meta')

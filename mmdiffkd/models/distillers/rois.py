@@ -134,7 +134,7 @@ def whole_images(inputs: Tensor) -> Tensor:
 def run_on_boxes(
     network: nn.Module, head: str, features: Sequence[Tensor], boxes: Tensor
 ) -> None:
-    """Run a box head, with its RoI extractor, for the taps' sake.
+    """Run a box head, with its RoI extractor, so that the taps record.
 
     Args:
         network (nn.Module): A two-stage detector of mmdet.
@@ -165,7 +165,7 @@ class Sampled(NamedTuple):
 
 
 class _BoxHead:
-    """Listens to a box head, to what feeds it and to what judges it.
+    """Records the boxes and labels of a box head by forward hooks.
 
     Like taps, the hooks stay registered and are switched on and off.
     """
@@ -220,7 +220,7 @@ class SampledBoxes:
 
     @contextmanager
     def record(self) -> Iterator[dict[str, Sampled]]:
-        """Listen inside the block.
+        """Record inside the block.
 
         Yields:
             dict[str, Sampled]: Filled in when the block ends, by box head;

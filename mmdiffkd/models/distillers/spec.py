@@ -31,7 +31,7 @@ from mmdiffkd.registry import MODELS
 from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 
-from ..part import DistillPart, completed
+from ..part import DistillPart, with_base
 
 _NAME = re.compile('[a-z][a-z0-9_]*')
 
@@ -182,7 +182,7 @@ def _read_part(given: object, info: ValidationInfo) -> PartSpec | None:
                     + did_you_mean(name, accepted)
                 )
     check_arguments(cls, arguments, key)
-    return PartSpec(completed(cls, base), arguments, key)
+    return PartSpec(with_base(cls, base), arguments, key)
 
 
 def _ours(base: type) -> list[str]:

@@ -33,7 +33,7 @@ def _rename(mapping: dict, rename: Callable[[str], str]) -> None:
 def _drop_student_prefix(
     distiller: nn.Module, state: dict, prefix: str, metadata: dict
 ) -> None:
-    """State-dict hook: the student's weights get their plain names."""
+    """After saving: remove ``student.`` from every name."""
     long = prefix + STUDENT_PREFIX
 
     def shorten(key: str) -> str:
@@ -52,21 +52,21 @@ def _drop_student_prefix(
 def _restore_student_prefix(
     distiller: nn.Module, state: dict, prefix: str, metadata: dict, *rest
 ) -> None:
-    """Load pre-hook: plain names are the student's.
+    """Before loading: add ``student.`` to every name outside ``distill.``.
 
     A checkpoint without any ``distill.*``, a plain model's, leaves the necks
     as they are.
     """
-    ours = prefix + DISTILL_PREFIX
+    distill_prefix = prefix + DISTILL_PREFIX
 
     def lengthen(key: str) -> str:
-        if not key.startswith(prefix) or key.startswith(ours):
+        if not key.startswith(prefix) or key.startswith(distill_prefix):
             return key
         return prefix + STUDENT_PREFIX + key[len(prefix) :]
 
     _rename(state, lengthen)
     if getattr(state, '_metadata', None) is not None:
-        # Added, not renamed: the dictionary is the caller's own.
+        # Keys are added and none removed: the dictionary is the caller's.
         versions = state._metadata
         for key, value in list(versions.items()):
             root = key.removeprefix(prefix).partition('.')[0]
@@ -74,6 +74,6 @@ def _restore_student_prefix(
                 versions[lengthen(key)] = value
         student = prefix + STUDENT_PREFIX[:-1]
         versions[student] = versions.get(prefix[:-1], {})
-    if not any(key.startswith(ours) for key in state):
+    if not any(key.startswith(distill_prefix) for key in state):
         for key, value in distiller.distill.state_dict().items():
-            state[ours + key] = value
+            state[distill_prefix + key] = value

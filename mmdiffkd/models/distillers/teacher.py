@@ -27,7 +27,7 @@ from .taps import Taps
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
 TOLERANCE = 1e-4
-#: And the same where it runs, in its number format, which may be TF32.
+#: The same on the training device, where multiplications may be TF32.
 COARSE_TOLERANCE = 0.5
 _DTYPES = {
     None: None,
@@ -152,7 +152,7 @@ class FrozenTeacher(nn.Module):
         inherit(student, self._matches, self._initial_values)
 
     def init_weights(self) -> None:
-        """Load the checkpoint, or initialise a random teacher; make it fast.
+        """Load or initialise the weights, then apply the switches for speed.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -175,7 +175,7 @@ class FrozenTeacher(nn.Module):
 
     def _load_weights(self) -> None:
         if self.checkpoint is None:
-            # Random is random: no part fetches weights of its own.
+            # A random teacher loads pretrained weights in none of its parts.
             for module in self.network.modules():
                 if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
                     module.init_cfg = None
@@ -276,8 +276,8 @@ class FrozenTeacher(nn.Module):
         Raises:
             ValueError: If the two cannot be converted into each other.
         """
-        ours = getattr(self.network, 'data_preprocessor', None)
-        student, teacher = map(_normalization, (student_preprocessor, ours))
+        own = getattr(self.network, 'data_preprocessor', None)
+        student, teacher = map(_normalization, (student_preprocessor, own))
         if student == teacher or teacher is None or student is None:
             return
         s_mean, s_std, s_rgb = student

@@ -1,4 +1,4 @@
-"""What every distillation loss declares, and what is checked once for all."""
+"""The base class of all losses, which checks ranks and shapes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,8 +27,8 @@ class DistillLoss(DistillPart):
             so that both networks need the same classes. Defaults to False.
         any_channels (bool): Whether the channels, axis 1, may differ.
             Defaults to False.
-        prepared (bool): Whether it can be used without a pass of the teacher
-            over the training data, see :meth:`prepare`. Defaults to True.
+        prepared (bool): False until :meth:`prepare` has run, for losses that
+            need it. Defaults to True.
 
     Args:
         loss_weight (float): Factor of the loss. Defaults to 1.0.
@@ -86,6 +86,9 @@ class DistillLoss(DistillPart):
     ) -> None:
         """Refuse shapes that the loss cannot compare.
 
+        A loss with a ``forward`` of its own checks by itself whether the two
+        are equal.
+
         Args:
             student (Sequence[int]): The shape of the student's tensor.
             teacher (Sequence[int]): That of the teacher's.
@@ -94,7 +97,8 @@ class DistillLoss(DistillPart):
             ValueError: If the two differ, or are not what ``feature`` says.
         """
         self._check_ranks(student, teacher)
-        check_equal_shapes(student, teacher, self.any_channels)
+        if type(self).forward is DistillLoss.forward:
+            check_equal_shapes(student, teacher, self.any_channels)
 
     def _check_ranks(self, *shapes: Sequence[int]) -> None:
         if self.feature is None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmdiffkd.registry import MODELS
 
 from .base import DistillLoss
-from .operands import check_channels, unit
+from .operands import check_tensor_channels, unit
 
 
 def contrast_loss(scores: Tensor, num_data: int, eps: float = 1e-7) -> Tensor:
@@ -154,7 +154,7 @@ class CRDLoss(DistillLoss):
     def allocate(
         self, dataset_length: int, labels: Tensor | None = None
     ) -> None:
-        """Make the banks, with random rows, and learn who is of which class.
+        """Make the banks, with random rows, and sort the samples by class.
 
         Args:
             dataset_length (int): N, the number of training samples.
@@ -210,7 +210,7 @@ class CRDLoss(DistillLoss):
         preds_T: Tensor,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Draw what :meth:`negatives` makes samples of.
+        """Draw integers that :meth:`negatives` turns into sample indices.
 
         Args:
             preds_S (Tensor): The student's vectors, (B, C).
@@ -336,7 +336,7 @@ class CRDLoss(DistillLoss):
 
 
 def _embed(side: str, layer: nn.Linear, vectors: Tensor) -> Tensor:
-    check_channels(vectors, **{f'{side}_channels': layer.in_features})
+    check_tensor_channels(vectors, **{f'{side}_channels': layer.in_features})
     embedded = layer(vectors.to(layer.weight.dtype))
     dtype = torch.promote_types(embedded.dtype, torch.float32)
     return unit(embedded.to(dtype))

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmdiffkd.registry import MODELS
 
 from .base import DistillLoss
-from .operands import check_channels
+from .operands import check_tensor_channels
 
 # A coordinate that no map has, of boxes that are not there.
 _NOWHERE = -1e6
@@ -242,7 +242,7 @@ class FGDLoss(DistillLoss):
             background; ``mask``, the attentions; ``rela``, the global
             relation.
         """
-        check_channels(preds_T, teacher_channels=self.teacher_channels)
+        check_tensor_channels(preds_T, teacher_channels=self.teacher_channels)
         with torch.autocast(preds_S.device.type, enabled=False):
             boxes = [box.to(preds_T.dtype) for box in gt_bboxes]
             objects = foreground(boxes, sizes, preds_T.shape[-2:])

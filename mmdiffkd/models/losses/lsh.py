@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mmdiffkd.registry import MODELS
 
 from .base import DistillLoss
-from .operands import check_channels
+from .operands import check_tensor_channels
 
 _BIASES = ('median', 'mean', 'zero')
 _FILTERS = ('all', 'teacher_correct')
@@ -152,7 +152,7 @@ class LSHLoss(DistillLoss):
         channels = self.planes.shape[1]
         rows = []
         for teacher in teachers:
-            check_channels(teacher, teacher_channels=channels)
+            check_tensor_channels(teacher, teacher_channels=channels)
             rows.append(teacher.movedim(1, -1).reshape(-1, channels))
         if not rows:
             raise ValueError(
@@ -204,7 +204,7 @@ class LSHLoss(DistillLoss):
                 'prepare() with the features of the training set, which '
                 "mmdiffkd.DistillHook does; bias='zero' needs none"
             )
-        check_channels(preds_T, teacher_channels=self.planes.shape[1])
+        check_tensor_channels(preds_T, teacher_channels=self.planes.shape[1])
         with torch.autocast(preds_S.device.type, enabled=False):
             logits = self._project(preds_S) * self._std(teacher_head)
             code = self.code(preds_T).to(logits.dtype)

@@ -1,4 +1,4 @@
-"""What losses do with their two tensors before they compare them."""
+"""Shape checks and numeric helpers that losses share."""
 
 from collections.abc import Sequence
 
@@ -69,8 +69,8 @@ def divided(x: Tensor, size: Tensor, eps: float = 0.0) -> Tensor:
 
     Args:
         x (Tensor): What to divide.
-        size (Tensor): Its size, 0 or more, such that it broadcasts. No size
-            is eps or less, and in any case 1e-12 or less.
+        size (Tensor): Its size, 0 or more, such that it broadcasts. A size
+            of at most ``max(eps, 1e-12)`` counts as 0.
         eps (float): Added to the size. Defaults to 0.
     """
     return x / torch.where(size > max(eps, 1e-12), size + eps, 1)
@@ -97,7 +97,7 @@ def inner_products(x: Tensor) -> Tensor:
         return x @ x.mT
 
 
-def check_channels(tensor: Tensor, **channels: int) -> None:
+def check_tensor_channels(tensor: Tensor, **channels: int) -> None:
     """Refuse a tensor that has other channels than the loss was built for.
 
     Args:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mmdiffkd.registry import MODELS
 
 from .base import DistillLoss
-from .operands import check_channels
+from .operands import check_tensor_channels
 
 
 @MODELS.register_module()
@@ -82,7 +82,7 @@ class VIDLoss(DistillLoss):
         Raises:
             ValueError: If the shapes differ, or have other channels.
         """
-        check_channels(preds_T, teacher_channels=len(self.raw_variance))
+        check_tensor_channels(preds_T, teacher_channels=len(self.raw_variance))
         variance = self.variance.to(preds_T.dtype)
         variance = variance.reshape(-1, *[1] * (preds_T.dim() - 2))
         error = (preds_S - preds_T).square() / variance

@@ -1,4 +1,4 @@
-"""What every distillation neck declares, and what is checked once for all."""
+"""The base class of all necks, which checks ranks and channels."""
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -10,7 +10,7 @@ _SHAPES = {'map': 'maps (B, C, H, W)', 'vector': 'vectors (B, C)'}
 _FEATURES = {4: 'map', 2: 'vector'}
 
 
-def check_channels(**channels: int | None) -> None:
+def check_channel_arguments(**channels: int | None) -> None:
     """Refuse channels that are missing or not positive.
 
     Args:
@@ -50,7 +50,7 @@ def check_batch_statistics(side: str, tensor: Tensor) -> None:
 
 
 class DistillNeck(DistillPart, BaseModule):
-    """Brings a student's and a teacher's tensor to where a loss compares them.
+    """Makes a student's and a teacher's tensor comparable.
 
     A subclass writes ``forward(student, teacher) -> Aligned``. Both tensors
     are maps (B, C, H, W) of one height and width, or vectors (B, C). Class
@@ -64,8 +64,9 @@ class DistillNeck(DistillPart, BaseModule):
         joint (bool): Whether it sees all levels at once: it is built with
             lists of channels, and takes and returns lists of tensors, of
             their own sizes. Defaults to False.
-        resizes (bool): Whether it gets the student's map in its own size.
-            Defaults to False: in the teacher's.
+        resizes (bool): Whether it changes the size of maps itself. If not,
+            the student's map has been resized to the teacher's size before.
+            Defaults to False.
         to_classes (bool): Whether it hands on logits, whatever it takes.
             Defaults to False.
 
@@ -90,7 +91,7 @@ class DistillNeck(DistillPart, BaseModule):
         Raises:
             ValueError: If one is None or not positive.
         """
-        check_channels(
+        check_channel_arguments(
             student_channels=student_channels,
             teacher_channels=teacher_channels,
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .base import DistillNeck, check_channels
+from .base import DistillNeck, check_channel_arguments
 
 
 @MODELS.register_module()
@@ -51,7 +51,7 @@ class ClassColumnsNeck(DistillNeck):
     ) -> None:
         super().__init__(init_cfg)
         self.set_channels(student_channels, teacher_channels)
-        check_channels(columns=columns)
+        check_channel_arguments(columns=columns)
         widest = max(student_channels, teacher_channels)
         if num_classes is None:
             if widest == columns:

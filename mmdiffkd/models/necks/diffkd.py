@@ -17,10 +17,10 @@ from ..diffusion import (
 )
 from ..diffusion.blocks import batch_norm, is_map, pointwise
 from ..diffusion.checkpointing import checkpointed
-from ..diffusion.layout import best_memory_format, lay_out
+from ..diffusion.memory_format import best_memory_format, lay_out
 from ..diffusion.precision import at_least_float32
 from .aligned import Aligned
-from .base import DistillNeck, check_batch_statistics, check_channels
+from .base import DistillNeck, check_batch_statistics, check_channel_arguments
 
 
 @MODELS.register_module()
@@ -132,7 +132,7 @@ class DiffKDNeck(DistillNeck):
         self.autoencoder = None
         channels = teacher_channels
         if latent_channels is not None:
-            check_channels(latent_channels=latent_channels)
+            check_channel_arguments(latent_channels=latent_channels)
             channels = latent_channels
             self.autoencoder = LinearAutoencoder(
                 teacher_channels, channels, feature

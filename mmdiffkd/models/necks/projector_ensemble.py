@@ -7,7 +7,7 @@ from mmdiffkd.registry import MODELS
 from ..diffusion.blocks import pointwise
 from ..diffusion.precision import at_least_float32
 from .aligned import Aligned
-from .base import DistillNeck, check_channels
+from .base import DistillNeck, check_channel_arguments
 
 
 @MODELS.register_module()
@@ -50,7 +50,7 @@ class ProjectorEnsembleNeck(DistillNeck):
     ) -> None:
         super().__init__(init_cfg)
         self.set_channels(student_channels, teacher_channels)
-        check_channels(num_projectors=num_projectors)
+        check_channel_arguments(num_projectors=num_projectors)
         self.num_projectors = num_projectors
         self.feature = feature
         self.projectors = pointwise(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mmdiffkd.registry import MODELS
 
 from .aligned import Aligned
-from .base import DistillNeck, check_batch_statistics, check_channels
+from .base import DistillNeck, check_batch_statistics, check_channel_arguments
 from .pooling import average
 
 MAX_MID_CHANNELS = 512
@@ -133,7 +133,9 @@ class ReviewKDNeck(DistillNeck):
             ('teacher_channels', teacher_channels),
         ):
             levels = enumerate(channels or [None])
-            check_channels(**{f'{name}[{i}]': value for i, value in levels})
+            check_channel_arguments(
+                **{f'{name}[{i}]': value for i, value in levels}
+            )
         if len(student_channels) != len(teacher_channels):
             raise ValueError(
                 f'student_channels={list(student_channels)} and '
@@ -145,7 +147,7 @@ class ReviewKDNeck(DistillNeck):
         self.pooled = pooled
         if mid_channels is None:
             mid_channels = min(MAX_MID_CHANNELS, student_channels[-1])
-        check_channels(mid_channels=mid_channels)
+        check_channel_arguments(mid_channels=mid_channels)
         levels = list(zip(self.student_channels, self.teacher_channels))
         if pooled:
             levels.append(levels[-1])

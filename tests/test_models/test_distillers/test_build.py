@@ -3,7 +3,7 @@ import torch
 from tiny_entries import MAP_S, MAP_T, VECTOR, compare, entry
 from torch import nn
 
-from mmdiffkd.models.distillers.context import examples
+from mmdiffkd.models.distillers.context import meta_supply
 from mmdiffkd.models.distillers.probe import shapes_behind_necks
 from mmdiffkd.models.necks import Aligned
 from mmdiffkd.registry import MODELS
@@ -163,8 +163,8 @@ def test_loss_is_built_for_what_the_neck_hands_on():
 @pytest.mark.parametrize(
     'loss, shape, message',
     [
-        ('ATLoss', VECTOR, r'loss.*ATLoss compares maps.*\(2, 5\).*Tap a'),
-        ('DKDLoss', MAP_S, 'DKDLoss compares vectors.*Tap what is pooled'),
+        ('ATLoss', VECTOR, r'loss`: ATLoss compares maps.*\(2, 5\).*tap a'),
+        ('DKDLoss', MAP_S, 'DKDLoss compares vectors.*tap what is pooled'),
     ],
 )
 def test_loss_refuses_what_it_cannot_compare(loss, shape, message):
@@ -178,12 +178,12 @@ def test_neck_is_tried_with_examples():
         loss=dict(type=ChannelsLoss),
         teacher_head='head.fc',
     )
-    fitting = examples(2, (32, 32), nn.Linear(6, 5), torch.Size((2, 5)))
-    made = entry(**settings, examples=fitting)
+    fitting = meta_supply(2, (32, 32), nn.Linear(6, 5), torch.Size((2, 5)))
+    made = entry(**settings, meta_supply=fitting)
     assert made.losses[0].channels == (5, 5)
     assert not any(isinstance(m, nn.Linear) for m in made.losses.modules())
     over_classes = dict(settings, loss=dict(type='KLDivergence'))
-    entry(**over_classes, examples=fitting)
+    entry(**over_classes, meta_supply=fitting)
 
 
 class ResizingNeck(nn.Module):
@@ -265,7 +265,7 @@ def test_parts_of_somebody_else_are_completed():
     neck, loss = made.parts
     assert type(neck).__name__ == 'PlainNeck' and isinstance(neck, PlainNeck)
     assert neck.asks_for == ('gt_labels',) and not neck.joint
-    assert loss.asks_for == () and not loss.offers('draw') and loss.prepared
+    assert loss.asks_for == () and not loss.overrides('draw') and loss.prepared
     made.init_weights()
     tensors = [torch.rand(2, 5)]
     losses, _ = made(

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmdiffkd.models.distillers.context import (
     batch_supply,
-    examples,
+    meta_supply,
     roi_supply,
 )
 from mmdiffkd.models.distillers.rois import Sampled
@@ -93,7 +93,7 @@ def test_classes_of_sampled_boxes():
 
 
 def test_stand_ins_for_all_that_is_supplied():
-    supply = examples(3, (32, 48), nn.Linear(4, 5), torch.Size((2, 5)))
+    supply = meta_supply(3, (32, 48), nn.Linear(4, 5), torch.Size((2, 5)))
     assert set(supply) == set(SUPPLIED)
     values = {name: value() for name, value in supply.items()}
     assert values['teacher_head'].weight.is_meta
@@ -102,7 +102,7 @@ def test_stand_ins_for_all_that_is_supplied():
     assert [box.shape for box in values['gt_bboxes']] == [(1, 4)] * 3
     assert values['img_shape'] == [(32, 48)] * 3
     assert values['batch_input_shape'] == (32, 48)
-    assert set(SUPPLIED) - set(examples(3, (32, 48))) == {
+    assert set(SUPPLIED) - set(meta_supply(3, (32, 48))) == {
         'teacher_head',
         'teacher_logits',
     }

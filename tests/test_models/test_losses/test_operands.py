@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmdiffkd.models.losses.operands import (
-    check_channels,
+    check_tensor_channels,
     comparable,
     divided,
     inner_products,
@@ -35,9 +35,9 @@ def test_channels_alone_may_differ():
 
 
 def test_check_channels():
-    check_channels(torch.ones(1, 2, 3, 3), teacher_channels=2)
+    check_tensor_channels(torch.ones(1, 2, 3, 3), teacher_channels=2)
     with pytest.raises(ValueError, match='teacher_channels=4.*set.*=2'):
-        check_channels(torch.ones(1, 2, 3, 3), teacher_channels=4)
+        check_tensor_channels(torch.ones(1, 2, 3, 3), teacher_channels=4)
 
 
 def test_unit():

@@ -3,7 +3,10 @@ import torch
 
 from mmdiffkd.models import necks
 from mmdiffkd.models.necks import DistillNeck
-from mmdiffkd.models.necks.base import check_batch_statistics, check_channels
+from mmdiffkd.models.necks.base import (
+    check_batch_statistics,
+    check_channel_arguments,
+)
 
 
 class AnyNeck(DistillNeck):
@@ -31,8 +34,8 @@ class MapNeck(DistillNeck):
 )
 def test_channels(value, message):
     with pytest.raises(ValueError, match=message):
-        check_channels(teacher_channels=4, student_channels=value)
-    check_channels(teacher_channels=4, student_channels=1)
+        check_channel_arguments(teacher_channels=4, student_channels=value)
+    check_channel_arguments(teacher_channels=4, student_channels=1)
 
 
 @pytest.mark.parametrize(

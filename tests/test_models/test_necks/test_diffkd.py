@@ -14,7 +14,7 @@ from mmdiffkd.analysis.memory import peak_memory
 from mmdiffkd.models.diffusion import (
     BottleneckDenoiser,
     NoiseSchedule,
-    layout,
+    memory_format,
 )
 from mmdiffkd.models.necks import Aligned, DiffKDNeck
 from mmdiffkd.registry import MODELS
@@ -65,7 +65,7 @@ def any_layout(request, monkeypatch):
         ('cpu', dtype): least
         for dtype in (torch.float64, torch.float32, *HALVES)
     }
-    monkeypatch.setattr(layout, '_CHANNELS_LAST_FROM', table)
+    monkeypatch.setattr(memory_format, '_CHANNELS_LAST_FROM', table)
 
 
 def make(arguments, size, batch_size=4, dtype=torch.float32, seed=None):

@@ -60,7 +60,7 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
 def lay_out(
     tensor: Tensor, memory_format: torch.memory_format | None = None
 ) -> Tensor:
-    """Hand a map on in a layout, and its gradient back in the map's own.
+    """Convert a map to a memory format, and its gradient back to the map's.
 
     Args:
         tensor (Tensor): A map (B, C, H, W); anything else is returned as it

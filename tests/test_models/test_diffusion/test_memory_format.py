@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmdiffkd.models.diffusion.layout import (
+from mmdiffkd.models.diffusion.memory_format import (
     best_memory_format,
     lay_out,
     memory_format_of,
