@@ -126,7 +126,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
         registered(losses), takes=takes, channels=channels, parameters=trained
     ),
     'necks': lambda: reference(registered(necks), parameters=trained),
-    'diffusion': lambda: reference(registered(diffusion)),
+    'diffusion': lambda: reference(exported(diffusion)),
     'backbones': lambda: reference(registered(backbones)),
     'distillers': lambda: reference(
         [distillers.Distiller, distillers.FrozenTeacher, distillers.Entry]
