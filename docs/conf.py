@@ -29,9 +29,12 @@ root_doc = 'docs/index'
 include_patterns = ['*.md', 'docs/*.md', 'configs/*/README.md']
 exclude_patterns = ['.*', 'build', 'data', 'dist', 'work_dirs']
 html_extra_path = ['extra']  # index.html leads to docs/index.html
+html_static_path = ['static']
+html_css_files = ['tables.css']
 html_theme = 'furo'
 html_title = 'mmdiffkd'
 myst_heading_anchors = 4
+autodoc_preserve_defaults = True
 smartquotes = False
 add_module_names = False
 
