@@ -29,9 +29,13 @@ root_doc = 'docs/index'
 include_patterns = ['*.md', 'docs/*.md', 'configs/*/README.md']
 exclude_patterns = ['.*', 'build', 'data', 'dist', 'work_dirs']
 html_extra_path = ['extra']  # index.html leads to docs/index.html
+html_static_path = ['static']
+html_css_files = ['tables.css']
 html_theme = 'furo'
 html_title = 'mmdiffkd'
 myst_heading_anchors = 4
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 smartquotes = False
 add_module_names = False
 
@@ -108,14 +112,13 @@ def reference(found: list[type], **columns: Callable[[type], str]) -> str:
 
 def keys(kind: type[spec.Spec]) -> str:
     """The keys of a part of the config: default and description."""
-    fields = kind.model_json_schema()['properties'].items()
     rows = [
         [
             f'``{name}``',
-            f'``{field["default"]!r}``' if 'default' in field else 'required',
-            field['description'],
+            'required' if field.is_required() else f'``{field.default!r}``',
+            field.description,
         ]
-        for name, field in fields
+        for name, field in kind.model_fields.items()
     ]
     return table([['key', 'default', 'meaning'], *rows])
 
@@ -126,7 +129,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
         registered(losses), takes=takes, channels=channels, parameters=trained
     ),
     'necks': lambda: reference(registered(necks), parameters=trained),
-    'diffusion': lambda: reference(registered(diffusion)),
+    'diffusion': lambda: reference(exported(diffusion)),
     'backbones': lambda: reference(registered(backbones)),
     'distillers': lambda: reference(
         [distillers.Distiller, distillers.FrozenTeacher, distillers.Entry]
@@ -134,7 +137,14 @@ REFERENCES: dict[str, Callable[[], str]] = {
     'entry': lambda: keys(spec.EntrySpec),
     'schedule': lambda: keys(spec.ScheduleSpec),
     'teacher': lambda: keys(spec.TeacherSpec),
-    'bases': lambda: reference([losses.DistillLoss, necks.DistillNeck]),
+    'bases': lambda: '\n'.join(
+        f'.. autoclass:: mmdiffkd.models.{name}\n   :members:\n'
+        for name in (
+            'losses.DistillLoss',
+            'necks.DistillNeck',
+            'part.DistillPart',
+        )
+    ),
     'engine': lambda: reference(exported(engine)),
     'datasets': lambda: (
         '.. automodule:: mmdiffkd.datasets.digit_scenes\n   :members:\n'

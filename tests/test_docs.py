@@ -1,5 +1,6 @@
 """What the documents say exists, compiles, builds and is so."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -218,6 +219,25 @@ def test_batch_norm_of_necks():
 def of_256_channels(cls: type) -> torch.nn.Module:
     channels = [256] if cls.joint else 256
     return cls(student_channels=channels, teacher_channels=channels)
+
+
+def test_messages_are_in_the_code():
+    texts = []
+    for file in ROOT.glob('mmdiffkd/**/*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            found = (getattr(part, 'value', None) for part in parts)
+            texts.append(
+                ''.join(x if isinstance(x, str) else '\0' for x in found)
+            )
+    text = '\n'.join(texts)
+    rows = re.findall(r'^\| (`.+?) \| ', text_of('docs/errors.md'), re.M)
+    assert rows
+    for row in rows:
+        for message in re.findall(r'`` .+? ``|`[^`]+`', row):
+            # What a message fills in: dots, a name, what is quoted.
+            for words in re.split(r"\.\.\.|NAME|`|'[^']*'", message):
+                assert words.strip() in text, message
 
 
 def test_coming_from_mmrazor_leads_somewhere():

@@ -28,14 +28,16 @@ class DistillHook(Hook):
 
     - Before training it evaluates the teacher once, on the recipe's
       validation data with the recipe's evaluator, so that a wrong or
-      unloaded teacher is seen at once. A resumed run skips this.
+      unloaded teacher is seen at once. A random teacher is not evaluated. A
+      resumed run skips this.
     - It tells necks and losses that ask for it how long the training data
       are (for memory banks). It shows the teacher's features to losses that
-      ask for a pass over the data. A resumed run skips the pass.
+      ask for a pass over the data. That pass is skipped on resume.
     - It brings scheduled weights up to date before every step.
     - It logs the necks' metrics (the mean of gamma, say), averaged on the
       device between two lines of the log.
-    - It draws a denoising panel of a few validation images.
+    - It draws a denoising panel of a few validation images. Panels go to the
+      recipe's visualizer, one for each entry whose neck denoises maps.
     - It looks at the loss between the backward pass and the optimizer's
       step, and stops the run where the loss is not finite, see
       :class:`~mmdiffkd.engine.nonfinite_hook.NonFiniteHook`.

@@ -403,7 +403,8 @@ class TeacherSpec(Spec):
     )
     fold_batch_norm: bool = _key(
         'Fold batch norms into the convolutions before them; never one with '
-        'a tap on it.',
+        'a tap on it. A tap that differs by more than 1e-4 of its norm stops '
+        'the run.',
         'Use True or False.',
         False,
     )

@@ -59,8 +59,10 @@ class LSHLoss(DistillLoss):
             say. Defaults to 'teacher_head'.
         bias (str): 'median' halves the training set at each plane: b is
             minus the (lower) median over the teacher's features; 'mean'
-            takes the mean; 'zero' needs no pass over the data.
-            Defaults to 'median'.
+            takes the mean; 'zero' needs no pass over the data. All features
+            are held at once (51 MB for 50,000 images and 256 channels;
+            H * W times as much for maps): tap pooled features, or take
+            'zero'. Defaults to 'median'.
         with_l2 (bool): Whether to add the mean squared error.
             Defaults to True.
         sample_filter (str): 'all', or 'teacher_correct': only samples that

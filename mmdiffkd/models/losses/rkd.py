@@ -78,8 +78,9 @@ class AngleWiseRKD(DistillLoss):
     defaults are those of mmrazor's loss.
 
     The directions take B * B * D numbers, D the length of a flattened
-    feature, for student and teacher each and again for their gradients: tap
-    pooled features.
+    feature, for student and teacher each and again for their gradients. For
+    256 images and 512 channels this is 134 MB in float32 for student and
+    teacher each. Tap pooled features.
 
     Args:
         loss_weight (float): Factor of the loss. Defaults to 50.0.

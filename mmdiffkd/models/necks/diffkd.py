@@ -55,8 +55,9 @@ class DiffKDNeck(DistillNeck):
         teacher_channels (int, optional): Likewise for the teacher's.
             Defaults to None.
         latent_channels (int, optional): Channels of the autoencoder's code.
-            Defaults to None, no autoencoder: the latent is the teacher's
-            feature itself.
+            The paper uses 1024 for ResNet-34 and ResNet-50 teachers, 768
+            for Swin-L. Defaults to None, no autoencoder: the latent is the
+            teacher's feature itself.
         feature (str): 'map' for (B, C, H, W), 'vector' for (B, C), logits
             say, with linear layers. Defaults to 'map'.
         diffusion_weight (float): Lambda 1 of Eq. (9). Defaults to 1.0.
@@ -69,7 +70,8 @@ class DiffKDNeck(DistillNeck):
             latent itself enters the walk. Defaults to True.
         num_inference_steps (int): Denoising steps. Defaults to 5.
         start_timestep (int): Where the walk starts, see
-            :class:`DDIMSampler`. Defaults to 500.
+            :class:`DDIMSampler`. Defaults to 500. The default visits 400,
+            300, 200, 100, 0.
         num_train_timesteps (int): Length of the schedule; the diffusion loss
             draws from all of it. Defaults to 1000.
         standardize_teacher (bool): Whether to bring each channel of the

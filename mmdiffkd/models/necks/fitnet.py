@@ -26,7 +26,8 @@ class FitNetNeck(DistillNeck):
     Images of another size than the layer was chosen for may leave the two
     maps apart; the student's is then resized, and a map smaller than the
     kernel is an error. The teacher's map should not be negative, since the
-    student's cannot be. Batch norm sees the batch of one process.
+    student's cannot be. Tap the teacher behind a ReLU. Batch norm sees the
+    batch of one process.
 
     Args:
         student_channels (int, optional): Channels of the student's map. A

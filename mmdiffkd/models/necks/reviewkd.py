@@ -91,7 +91,7 @@ class ReviewKDNeck(DistillNeck):
 
     The paper compares what the teacher's blocks compute *before* their last
     ReLU: tap that activation's input, ``backbone.layer3.1.relu@input[-1]``
-    say.
+    say. The last call of a shared ReLU counts.
 
     Args:
         student_channels (Sequence[int], optional): Channels of the student's
