@@ -46,7 +46,7 @@ def make_batch(
         size (tuple[int, int]): Their height and width.
 
     Returns:
-        tuple[Tensor, list]: Normalised images and data samples.
+        tuple[Tensor, list]: Normalised images (B, 3, H, W), data samples.
     """
     task = task_of(model.student)
     if task == 'mmseg':

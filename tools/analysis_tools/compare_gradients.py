@@ -16,7 +16,8 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmdiffkd.analysis.gradients import compare, table
+from mmdiffkd.analysis.gradients import COLUMNS, compare
+from mmdiffkd.analysis.tables import table
 from mmdiffkd.utils import load_config
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     # What building a model prints stays out of the table.
     with contextlib.redirect_stdout(sys.stderr):
         rows = compare(config, args.checkpoint, args.batches)
-    print(table(rows))
+    print(table(rows, COLUMNS))
 
 
 if __name__ == '__main__':
