@@ -195,12 +195,7 @@ def benchmark_cases(
 ) -> tuple[dict, str]:
     """Measure DiffKD's necks at the sizes of :data:`CASES`.
 
-    Args:
-        settings (Settings): How to measure.
-        runs (int): How often a neck is built and measured; the median is
-            reported. Defaults to 1.
-        reference (type, optional): The released module's class, measured in
-            turn. Defaults to None.
+    Each is built and measured ``runs`` times, and the median is reported.
 
     Returns:
         tuple[dict, str]: ``compared``, a row of :func:`compare` for each

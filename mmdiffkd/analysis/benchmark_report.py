@@ -8,13 +8,6 @@ from matplotlib.figure import Figure
 
 from mmdiffkd.visualization.training_curves import PALETTE
 
-LABELS = {
-    'float32': 'ours, float32',
-    'half': 'ours, half precision',
-    'float32_compiled': 'ours, float32, compiled',
-    'half_compiled': 'ours, half precision, compiled',
-    'released': 'released',
-}
 # Columns of :func:`~.tables.table`.
 PART_COLUMNS = [
     ('', '{part}'),
@@ -71,19 +64,20 @@ def plot(result: Mapping, out: Path) -> None:
     """Draw what a benchmark returned: bars, or for growth dots and lines."""
     if 'growth' in result:
         figure = _plot_growth(result['growth'])
-    elif 'rows' in result:
-        rows = result['rows']
-        figure = _plot_bars([row['part'] for row in rows], {'': rows})
     else:
-        compared = result['compared']
-        series = {
-            label: [row[part] for row in compared]
-            for part, label in LABELS.items()
-            if part in compared[0]
-        }
-        figure = _plot_bars([row['case'] for row in compared], series)
+        figure = _plot_bars(result.get('rows') or _rows(result['compared']))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
+
+
+def _rows(compared: Sequence[Mapping]) -> list[dict]:
+    """A row for each case and each form of the neck."""
+    return [
+        row | {'part': f'{case["case"]}, {part.replace("_", ", ")}'}
+        for case in compared
+        for part, row in case.items()
+        if part != 'case'
+    ]
 
 
 def _figure(rows: int, columns: int, **size) -> tuple[Figure, np.ndarray]:
@@ -96,49 +90,23 @@ def _figure(rows: int, columns: int, **size) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _plot_bars(
-    groups: Sequence[str], series: Mapping[str, Sequence[Mapping]]
-) -> Figure:
-    """Bars of time and memory; of several series relative to the last."""
-    height = 1.4 + 0.3 * len(groups) * (len(series) + 0.6)
-    figure, (panels,) = _figure(1, 2, figsize=(9, height))
-    thick = 0.8 / len(series)
-    *_, last = series
-    keys = {'ms': 'time, ms', 'peak_mib': 'peak memory, MiB'}
-    for axes, (key, title) in zip(panels, keys.items()):
-        unit = 1
-        if len(series) > 1:
-            unit = np.array([row[key] for row in series[last]])
-            title += f' (bar: {last} = 1)'
-        for index, (label, rows) in enumerate(series.items()):
-            at = np.arange(len(groups)) + (index - len(series) / 2) * thick
-            bars = axes.barh(
-                at,
-                np.array([row[key] for row in rows]) / unit,
-                height=0.9 * thick,
-                align='edge',
-                color=PALETTE[index],
-                label=label,
-            )
-            if key == 'ms':
-                low, high = (
-                    np.array([row[end] for row in rows]) / unit
-                    for end in ('ms_low', 'ms_high')
-                )
-                axes.hlines(at + 0.45 * thick, low, high, color='0.3')
-            if len(series) > 1:
-                figures = [f'{row[key]:.3g}' for row in rows]
-                axes.bar_label(bars, figures, padding=3, size=8)
-        axes.set_title(title, fontsize=10, loc='left')
-        axes.set_yticks(range(len(groups)), groups)
+def _plot_bars(rows: Sequence[Mapping]) -> Figure:
+    """Bars of time, with a line between its quartiles, and of memory."""
+    figure, ((left, right),) = _figure(
+        1, 2, figsize=(9, 1.4 + 0.48 * len(rows))
+    )
+    at = range(len(rows))
+    left.barh(at, [row['ms'] for row in rows], 0.72, color=PALETTE[0])
+    low, high = ([row[key] for row in rows] for key in ('ms_low', 'ms_high'))
+    left.hlines(at, low, high, color='0.3')
+    right.barh(at, [row['peak_mib'] for row in rows], 0.72, color=PALETTE[0])
+    left.set_title('time, ms', fontsize=10, loc='left')
+    right.set_title('peak memory, MiB', fontsize=10, loc='left')
+    left.set_yticks(at, [row['part'] for row in rows])
+    right.set_yticks(at, [])
+    for axes in (left, right):
         axes.invert_yaxis()
-    panels[0].set_xlim(left=0)
-    panels[1].tick_params(labelleft=False)
-    if len(series) > 1:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc='outside lower center', ncols=len(series)
-        )
+    left.set_xlim(left=0)
     return figure
 
 

@@ -77,13 +77,8 @@ def parts_of(
 ) -> list[Part]:
     """The student, the teacher, each entry, and the whole step, in order.
 
-    Entries run on the tensors that a first step gave them.
-
-    Args:
-        model (Distiller): The distiller.
-        inputs (Tensor): Normalised images, (B, 3, H, W).
-        data_samples (list): Their annotations.
-        settings (Settings): How to measure.
+    Entries run on the tensors that a first step on the inputs, normalised
+    images (B, 3, H, W), gave them.
     """
     watched = {'teacher': model.teacher, **dict(model.distill.items())}
     with _captured(watched) as arguments, settings.precision():
@@ -139,12 +134,8 @@ def benchmark_distiller(
 ) -> tuple[dict, str]:
     """Measure a distiller and its parts on random images and annotations.
 
-    Args:
-        config (Config): Its whole config.
-        settings (Settings): How to measure.
-        batch_size (int, optional): Defaults to None: the config's.
-        reference (type, optional): The released module's class, measured in
-            turn with each DiffKD neck. Defaults to None.
+    The released module's class, if given, is measured in turn with each
+    DiffKD neck.
 
     Returns:
         tuple[dict, str]: ``batch``, ``rows`` (one for each of

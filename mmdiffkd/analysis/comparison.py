@@ -79,10 +79,9 @@ def plan(
         variants (Mapping): Label to a config and what is changed in it.
         seeds (Iterable[int]): The seeds.
         work_dir (Path): Where the folders of the runs go.
-        teacher_checkpoint (str, optional): The teacher's weights in every
-            distiller. Defaults to None: the config's.
-        cfg_options (Mapping, optional): What is changed in every config.
-            Defaults to None. A variant's own changes win.
+        teacher_checkpoint (str, optional): Weights for every teacher.
+        cfg_options (Mapping, optional): What is changed in every config; a
+            variant's own changes win.
     """
     runs = {}
     for seed in seeds:
@@ -99,17 +98,10 @@ def plan(
 def train_and_evaluate(
     run: Run, split: str, threads: int | None = None
 ) -> dict:
-    """Train a run and take the metrics of its last checkpoint.
+    """The result of :func:`~.training.train`, with the metrics of a split.
 
-    Args:
-        run (Run): What to train. It is validated as its config says.
-        split (str): ``'val'``, which takes the last validation, or
-            ``'test'``, which evaluates the last checkpoint on the test data.
-        threads (int, optional): Of the child processes. Defaults to None:
-            as the environment has it.
-
-    Returns:
-        dict: See :func:`~mmdiffkd.analysis.training.train`.
+    ``'val'`` takes the last validation, ``'test'`` evaluates the last
+    checkpoint on the test data.
     """
     result = train(run, threads)
     if split == 'test':
@@ -125,10 +117,8 @@ def run_all(
 ) -> dict[tuple[str, int], dict]:
     """Train and evaluate runs, and print the metric of each as it ends.
 
-    With more than one job at a time, each has one thread.
-
-    Returns:
-        dict[tuple[str, int], dict]: Results by label and seed.
+    With more than one job at a time, each has one thread. The results have
+    the keys of the runs.
 
     Raises:
         ChildFailed: If a run failed. The others are finished first.
@@ -169,18 +159,17 @@ def run_all(
 
 
 def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
-    """Compare methods over the same seeds.
+    """Compare methods over the same seeds, with the first of them.
 
     Args:
         values (Mapping[str, Sequence[float]]): Method to its metric, one
-            value a seed, the seeds in the same order everywhere. The first
-            method is what the others are compared with.
+            value a seed, the seeds in the same order everywhere.
 
     Returns:
         dict[str, dict]: For each method ``mean`` and ``sd`` (sample standard
         deviation), and for all but the first ``gain`` (mean paired
-        difference), ``low`` and ``high``: its 95 % confidence
-        interval by Student's t over seeds. NaN where one seed is not enough.
+        difference), ``low`` and ``high``: its 95 % confidence interval by
+        Student's t over seeds. NaN where one seed is not enough.
 
     Raises:
         ValueError: If a method has another number of seeds.

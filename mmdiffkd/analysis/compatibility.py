@@ -45,11 +45,9 @@ class Line:
     Attributes:
         name (str): A config, as ``load_config`` takes it.
         taps (tuple[str, ...]): Where to distil; empty for the default.
-        shrink (int, optional): What lengths in the pipeline are divided by.
-            Defaults to None: see
-            :func:`~mmdiffkd.analysis.stock_recipes.reduce`.
-        fails (str): A part of the reason of an expected failure. Defaults to
-            '': the config should work.
+        shrink (int, optional): See :func:`~.stock_recipes.reduce`.
+        fails (str): A part of the reason of an expected failure; empty if
+            the config should work.
     """
 
     name: str
@@ -128,8 +126,8 @@ def check_here(line: Line, plain: bool) -> dict:
         plain (bool): Leave the distiller out.
 
     Returns:
-        dict: ``taps``; ``stage`` and ``reason`` of a failure, both None if
-        there was none; ``memory``, the peak in GiB.
+        dict: ``taps``, ``stage``, ``reason`` and ``memory`` of a
+        :class:`Result`.
     """
     result = {'taps': list(line.taps), 'stage': 'config', 'reason': None}
     try:
@@ -156,11 +154,9 @@ class Result:
         taps (list[str]): Where it was distilled.
         stage (str, optional): In which step it failed. None: it works.
         reason (str, optional): Why.
-        recipes_own (bool): Whether the recipe also fails without the
-            distiller. Defaults to False.
-        seconds (float): How long it took. Defaults to NaN.
-        memory (float): The peak of the process in GiB. Defaults to NaN, of
-            a process that died.
+        recipes_own (bool): Whether the recipe also fails alone.
+        seconds (float): How long it took.
+        memory (float): The peak of the process in GiB; NaN if it died.
     """
 
     line: Line

@@ -61,12 +61,11 @@ class Task:
         label (str): The name of the metric in what is printed.
         seconds (tuple[int, ...]): What the data, the three trainings and the
             pictures take on 2 CPU cores.
-        curves (Mapping[str, str], optional): Panels of the training curves.
-            Defaults to None: those of a classifier.
-        visualizer (Mapping, optional): Config of the package's visualizer.
-            Defaults to None: predictions are not drawn.
-        drawing (Mapping): Arguments of the visualizer's ``add_datasample``.
-            Defaults to none.
+        curves (Mapping[str, str], optional): Panels of the training curves;
+            None for those of a classifier.
+        visualizer (Mapping, optional): Config of the package's visualizer;
+            None if predictions are not drawn.
+        drawing (Mapping): Arguments of its ``add_datasample``.
     """
 
     name: str

@@ -100,7 +100,6 @@ def run_child(
         threads (int, optional): OpenMP threads of the child. Defaults to
             None: as the environment has it.
         on_line (Callable, optional): Is called with each line as it comes.
-            Defaults to None.
 
     Raises:
         ChildFailed: If the command fails.

@@ -7,6 +7,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
+def pixels(figure: Figure) -> np.ndarray:
+    """A drawn figure, uint8 RGB, (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def side_by_side(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str],
@@ -54,7 +61,6 @@ def side_by_side(
     figure = Figure(
         figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi, facecolor='white'
     )
-    canvas = FigureCanvasAgg(figure)
     for j, caption in enumerate(captions):
         left = gap + j * (width + gap)
         for i, row in enumerate(rows):
@@ -87,5 +93,4 @@ def side_by_side(
             color='black' if sum(colour) > 300 else 'white',
             backgroundcolor=[value / 255 for value in colour],
         )
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)

@@ -35,7 +35,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
-from torch import nn
 
 from mmdiffkd.analysis.benchmark_neck import (
     benchmark_cases,
@@ -73,9 +72,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def benchmark(
-    args: argparse.Namespace,
-    settings: Settings,
-    reference: type[nn.Module] | None,
+    args: argparse.Namespace, settings: Settings, reference: type | None
 ) -> tuple[dict, str]:
     """Measure what the command line asks for."""
     if args.cases:
