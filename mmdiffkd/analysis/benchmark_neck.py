@@ -101,16 +101,17 @@ def neck_part(
     return settings.training(name, forward, nn.ModuleList(necks), students)
 
 
-def released_part(
-    reference: type[nn.Module],
-    neck: DiffKDNeck,
-    student: Tensor,
-    teacher: Tensor,
-    settings: Settings,
-) -> Part:
-    """The same of the released module, which takes maps in float32 alone."""
+def released_parts(
+    neck: DiffKDNeck, student: Tensor, teacher: Tensor, settings: Settings
+) -> list[Part]:
+    """The same of the released module, which takes maps in float32 alone.
+
+    None without ``settings.reference``.
+    """
+    if settings.reference is None:
+        return []
     distance, student = _distance(neck), leaf(student)
-    module = reference(
+    module = settings.reference(
         neck.student_channels,
         neck.teacher_channels,
         kernel_size=3 if neck.feature == 'map' else 1,
@@ -129,7 +130,7 @@ def released_part(
         return loss if reconstruction is None else loss + reconstruction
 
     single = replace(settings, amp=None)
-    return single.training('released', forward, module, [student])
+    return [single.training('released', forward, module, [student])]
 
 
 def compare(
@@ -138,7 +139,6 @@ def compare(
     student: Tensor,
     teacher: Tensor,
     settings: Settings,
-    reference: type[nn.Module] | None,
 ) -> dict:
     """Measure a neck, and in the same run what it is compared with.
 
@@ -162,10 +162,7 @@ def compare(
             parts.append(
                 neck_part(part + suffix, [neck], [student], [teacher], chosen)
             )
-    if reference is not None:
-        parts.append(
-            released_part(reference, neck, student, teacher, settings)
-        )
+    parts += released_parts(neck, student, teacher, settings)
     rows = {row['part']: row for row in measure(parts, settings)}
     if settings.compile:
         for part in precisions:
@@ -188,11 +185,7 @@ def median_of(runs: Sequence[dict]) -> dict:
     return first if isinstance(first, str) else list(runs)
 
 
-def benchmark_cases(
-    settings: Settings,
-    runs: int = 1,
-    reference: type[nn.Module] | None = None,
-) -> tuple[dict, str]:
+def benchmark_cases(settings: Settings, runs: int = 1) -> tuple[dict, str]:
     """Measure DiffKD's necks at the sizes of :data:`CASES`.
 
     Each is built and measured ``runs`` times, and the median is reported.
@@ -208,14 +201,12 @@ def benchmark_cases(
             neck = DiffKDNeck(shape[1], shape[1], **arguments)
             neck.to(settings.device)
             pair = torch.randn(2, *shape, device=settings.device)
-            found.append(compare(name, neck, *pair, settings, reference))
+            found.append(compare(name, neck, *pair, settings))
         compared.append(median_of(found))
     return {'compared': compared}, table(compared, COMPARED_COLUMNS)
 
 
-def benchmark_options(
-    settings: Settings, reference: type[nn.Module] | None = None
-) -> tuple[dict, str]:
+def benchmark_options(settings: Settings) -> tuple[dict, str]:
     """Measure what the options of a neck save, at the size of the first case.
 
     Returns:
@@ -229,15 +220,12 @@ def benchmark_options(
         neck = DiffKDNeck(shape[1], shape[1], **arguments, **options)
         neck.to(settings.device)
         parts.append(neck_part(name, [neck], [student], [teacher], settings))
-    if reference:
-        parts.append(
-            released_part(reference, neck, student, teacher, settings)
-        )
+    parts += released_parts(neck, student, teacher, settings)
     rows = measure(parts, settings)
     for row in rows:
         row['ratio'] = row['ms'] / rows[0]['ms']
         row['memory_ratio'] = row['peak_mib'] / rows[0]['peak_mib']
-        if reference:
+        if settings.reference:
             share = row['peak_mib'] / rows[-1]['peak_mib']
             row['memory_of_released'] = share
     columns = [

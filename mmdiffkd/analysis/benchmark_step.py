@@ -114,28 +114,22 @@ def parts_of(
     return parts
 
 
-def _batch_for(
-    model: Distiller, config: Config, batch_size: int | None
-) -> tuple[Tensor, list]:
+def _batch_for(model: Distiller, config: Config) -> tuple[Tensor, list]:
     """A random batch of the size that the config asks for."""
     size = (
         config.model.get('input_size') or INPUT_SIZES[task_of(model.student)]
     )
     height, width = (size, size) if isinstance(size, int) else size
-    batch_size = batch_size or config.train_dataloader.batch_size
+    batch_size = config.train_dataloader.batch_size
     return make_batch(model, batch_size, (height, width))
 
 
 def benchmark_distiller(
-    config: Config,
-    settings: Settings,
-    batch_size: int | None = None,
-    reference: type[nn.Module] | None = None,
+    config: Config, settings: Settings
 ) -> tuple[dict, str]:
     """Measure a distiller and its parts on random images and annotations.
 
-    The released module's class, if given, is measured in turn with each
-    DiffKD neck.
+    A released module is measured in turn with each DiffKD neck.
 
     Returns:
         tuple[dict, str]: ``batch``, ``rows`` (one for each of
@@ -144,7 +138,7 @@ def benchmark_distiller(
         ``compared``; and the tables.
     """
     model = build_distiller(config, settings)
-    inputs, data_samples = _batch_for(model, config, batch_size)
+    inputs, data_samples = _batch_for(model, config)
     rows = measure(parts_of(model, inputs, data_samples, settings), settings)
     student, teacher, *_, whole = rows
     result = {
@@ -162,7 +156,7 @@ def benchmark_distiller(
         f'{result["ratio_by_macs"]:.2f}. In no part: '
         f'{result["rest_ms"]:.1f} ms.',
     ]
-    if reference:
+    if settings.reference:
         necks = {
             f'distill.{name}'
             + (f'[{level}]' if len(entry.necks) > 1 else ''): neck
@@ -173,7 +167,7 @@ def benchmark_distiller(
         with _captured(necks) as arguments, settings.precision():
             model(inputs, data_samples, mode='loss')
         compared = [
-            compare(name, necks[name], *pair, settings, reference)
+            compare(name, necks[name], *pair, settings)
             for name, pair in arguments.items()
         ]
         result['compared'] = compared
@@ -181,9 +175,7 @@ def benchmark_distiller(
     return result, '\n\n'.join(texts)
 
 
-def benchmark_teacher(
-    config: Config, settings: Settings, batch_size: int | None = None
-) -> tuple[dict, str]:
+def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
     """Measure a distiller's teacher with more and more of its switches on.
 
     With ``settings.compile`` each variant is measured compiled, too.
@@ -192,7 +184,7 @@ def benchmark_teacher(
         tuple[dict, str]: ``batch`` and ``rows``, and the table.
     """
     model = build_distiller(config, replace(settings, compile=False))
-    inputs, _ = _batch_for(model, config, batch_size)
+    inputs, _ = _batch_for(model, config)
     taps = list(model.teacher.taps.taps)
     variants = dict(TEACHERS)
     if settings.compile:

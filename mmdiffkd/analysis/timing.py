@@ -44,12 +44,15 @@ class Settings:
         amp (torch.dtype, optional): Type of autocast. Defaults to None:
             float32.
         compile (bool): Whether to compile what is ours. Defaults to False.
+        reference (type, optional): The released DiffKD module, which is
+            measured beside ours. Defaults to None.
     """
 
     device: torch.device
     repetitions: int = 10
     amp: torch.dtype | None = None
     compile: bool = False
+    reference: type[nn.Module] | None = None
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Autocast, or nothing."""

@@ -68,25 +68,25 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.input_size:
         height, width = args.input_size[0], args.input_size[-1]
         config.model.input_size = (height, width)
+    if args.batch_size:
+        config.train_dataloader.batch_size = args.batch_size
     return config
 
 
 def benchmark(
-    args: argparse.Namespace, settings: Settings, reference: type | None
+    args: argparse.Namespace, settings: Settings
 ) -> tuple[dict, str]:
     """Measure what the command line asks for."""
     if args.cases:
-        return benchmark_cases(settings, args.runs, reference)
+        return benchmark_cases(settings, args.runs)
     if args.options:
-        return benchmark_options(settings, reference)
+        return benchmark_options(settings)
     if args.growth:
         return benchmark_growth(settings)
     if args.overhead:
         return benchmark_overhead(settings)
-    config = read_config(args)
-    if args.teacher:
-        return benchmark_teacher(config, settings, args.batch_size)
-    return benchmark_distiller(config, settings, args.batch_size, reference)
+    measure = benchmark_teacher if args.teacher else benchmark_distiller
+    return measure(read_config(args), settings)
 
 
 def parse_args() -> argparse.Namespace:
@@ -175,8 +175,8 @@ def main() -> None:
     MMLogger.get_instance('benchmark', log_level='WARNING')
     torch.manual_seed(0)
     device, amp = torch.device(args.device), HALVES.get(args.amp)
-    settings = Settings(device, args.repetitions, amp, args.compile)
-    result, text = benchmark(args, settings, reference)
+    settings = Settings(device, args.repetitions, amp, args.compile, reference)
+    result, text = benchmark(args, settings)
     facts = result['environment'] = environment(settings)
     text += f'\n\n{facts["device"]}, PyTorch {facts["torch"]}.'
     print(text)
