@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from PIL import Image
 
 from mmdiffkd.models.distillers.teacher import build_from_config
-from mmdiffkd.utils import load_config, load_weights, read_checkpoint
+from mmdiffkd.utils import load_weights, read_checkpoint
 from mmdiffkd.visualization import (
     denoising_panel,
     image_of,
@@ -103,10 +102,6 @@ class Task:
             teacher = self.run(TEACHER).checkpoint
             options['model.teacher.checkpoint'] = str(teacher)
         return Run(self.configs[name], self.work_dir / name, options)
-
-    def config(self, name: str) -> Config:
-        """The config of a training."""
-        return load_config(self.configs[name])
 
 
 TASKS = {
@@ -225,7 +220,7 @@ def train_and_test(task: Task, name: str) -> dict:
 
 def pictured_samples(task: Task) -> list[dict]:
     """A few test scenes, as the data set gives them."""
-    config = task.config(STUDENT)
+    config = task.run(STUDENT).settings
     init_default_scope(config.default_scope)
     dataset = DATASETS.build(config.test_dataloader.dataset)
     # Spread out: classes lie one after another in some data sets.
@@ -257,7 +252,7 @@ def draw_panel(task: Task, samples: Sequence[Mapping]) -> np.ndarray:
 def predict(task: Task, name: str, samples: Sequence[Mapping]) -> list:
     """Predictions of a trained network; of a distilled one, as a plain one."""
     model = build_from_config(
-        task.config(STUDENT if name == DISTILLED else name)
+        task.run(STUDENT if name == DISTILLED else name).settings
     )
     checkpoint = task.run(name).checkpoint
     weights = read_checkpoint(checkpoint)['state_dict']
@@ -267,7 +262,7 @@ def predict(task: Task, name: str, samples: Sequence[Mapping]) -> list:
 
 def draw_predictions(task: Task, samples: Sequence[Mapping]) -> np.ndarray:
     """The annotations, and what each of the three networks predicts."""
-    metainfo = task.config(STUDENT).test_dataloader.dataset.metainfo
+    metainfo = task.run(STUDENT).settings.test_dataloader.dataset.metainfo
     visualizer = VISUALIZERS.build(dict(task.visualizer, name='demo'))
     visualizer.dataset_meta = dict(metainfo)
     predictions = {
@@ -325,8 +320,9 @@ def draw_all(task: Task) -> tuple[dict[str, Path], dict]:
         (folder / 'pictures.log').open('w') as log,
         contextlib.redirect_stdout(log),
     ):
-        size = task.config(DISTILLED).model.input_size
-        costs = {name: get_costs(task.config(name), size) for name in TITLES}
+        settings = {name: task.run(name).settings for name in TITLES}
+        size = settings[DISTILLED].model.input_size
+        costs = {name: get_costs(settings[name], size) for name in TITLES}
         samples = pictured_samples(task)
         drawn['feature maps'] = folder / 'denoising_panel.png'
         panel = draw_panel(task, samples)
