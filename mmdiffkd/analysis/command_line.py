@@ -7,13 +7,17 @@ from mmengine.config import Config, DictAction
 from mmdiffkd.utils import load_config
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """A parser of CONFIG and ``--cfg-options``, for :func:`read_config`."""
+def config_parser(description: str, **config) -> argparse.ArgumentParser:
+    """A parser of CONFIG and ``--cfg-options``, for :func:`read_config`.
+
+    Keywords are those of ``add_argument`` for CONFIG.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='a path, or package::name')
+    config = {'help': 'a path, or package::name'} | config
+    parser.add_argument('config', **config)
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmdiffkd.analysis.benchmark_neck import (
@@ -48,17 +48,16 @@ from mmdiffkd.analysis.benchmark_step import (
     benchmark_overhead,
     benchmark_teacher,
 )
+from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.timing import Settings, environment
-from mmdiffkd.utils import load_config
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: What needs no CONFIG.
 ALONE = ('cases', 'options', 'growth', 'overhead')
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    config = load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+def read_distiller(args: argparse.Namespace) -> Config:
+    config = read_config(args)
     if 'teacher' not in config.model:
         raise SystemExit(
             'CONFIG is a plain recipe, of which there are no parts to '
@@ -86,16 +85,12 @@ def benchmark(
     if args.overhead:
         return benchmark_overhead(settings)
     measure = benchmark_teacher if args.teacher else benchmark_distiller
-    return measure(read_config(args), settings)
+    return measure(read_distiller(args), settings)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'config', nargs='?', help="a distiller's: a path, or package::name"
+    parser = config_parser(
+        __doc__, nargs='?', help="a distiller's: a path, or package::name"
     )
     for what in ('teacher', *ALONE):
         parser.add_argument(f'--{what}', action='store_true')
@@ -107,13 +102,6 @@ def parse_args() -> argparse.Namespace:
         metavar='PIXELS',
         help="height and width; default: the distiller's input_size, else "
         'the size usual for the task',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='for example model.teacher.fold_batch_norm=True',
     )
     parser.add_argument(
         '--repetitions', type=int, default=10, help='default: 10'
