@@ -106,7 +106,7 @@ def released_parts(
 ) -> list[Part]:
     """The same of the released module, which takes maps in float32 alone.
 
-    None without ``settings.reference``.
+    The list is empty without ``settings.reference``.
     """
     if settings.reference is None:
         return []

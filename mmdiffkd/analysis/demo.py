@@ -43,7 +43,7 @@ TITLES = {
 }
 PICTURED = 5
 
-# A line at once.
+# Prints a line at once.
 say = partial(print, flush=True)
 
 
