@@ -40,13 +40,9 @@ def make_batch(
     :data:`DATA_LENGTH`. Those that ask for a pass over the data get this
     batch.
 
-    Args:
-        model (Distiller): The distiller.
-        batch_size (int): The number of images.
-        size (tuple[int, int]): Their height and width.
-
     Returns:
-        tuple[Tensor, list]: Normalised images and data samples.
+        tuple[Tensor, list]: Normalised images (B, 3, height, width) and data
+        samples.
     """
     task = task_of(model.student)
     if task == 'mmseg':

@@ -1,10 +1,10 @@
 """Timing DiffKD's neck alone: its sizes, its options and its growth."""
 
-import importlib.util
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -14,13 +14,12 @@ from mmdiffkd.models.losses import KLDivergence, MSELoss
 from mmdiffkd.models.necks import DiffKDNeck
 
 from .benchmark_report import (
+    COMPARED_COLUMNS,
     GROWTH_COLUMNS,
     PART_COLUMNS,
-    compared_table,
-    number,
-    table,
 )
 from .memory import kept_for_backward
+from .tables import table
 from .timing import MIB, Part, Settings, measure
 
 REFERENCE = 'lib/models/losses/diffkd'
@@ -51,14 +50,10 @@ GROWTH = {
 
 
 def import_reference(folder: Path) -> type[nn.Module]:
-    """Import the released DiffKD module from where it lies.
-
-    Args:
-        folder (Path): A checkout of
-            github.com/hunto/image_classification_sota.
+    """The released DiffKD module, from a checkout of its repository.
 
     Raises:
-        FileNotFoundError: If the module is not in it.
+        FileNotFoundError: If the module is not in the folder.
     """
     package = folder / REFERENCE
     if not (package / '__init__.py').is_file():
@@ -67,15 +62,8 @@ def import_reference(folder: Path) -> type[nn.Module]:
             'checkout: git clone '
             'https://github.com/hunto/image_classification_sota'
         )
-    spec = importlib.util.spec_from_file_location(
-        'released_diffkd',
-        package / '__init__.py',
-        submodule_search_locations=[str(package)],
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.DiffKD
+    sys.path.append(str(package.parent))
+    return import_module(package.name).DiffKD
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -87,17 +75,10 @@ def _distance(neck: DiffKDNeck) -> nn.Module:
     return MSELoss() if neck.feature == 'map' else KLDivergence()
 
 
-def loss_of_neck(
+def _loss(
     neck: DiffKDNeck, run: Callable, student: Tensor, teacher: Tensor
 ) -> Tensor:
-    """A neck's own losses and the distance after it.
-
-    Args:
-        neck (DiffKDNeck): The neck, which also draws the noise.
-        run (Callable): The neck, or a compiled form of it.
-        student (Tensor): Its student tensor.
-        teacher (Tensor): Its teacher tensor.
-    """
+    """The losses of a neck and the distance; ``run`` may be compiled."""
     aligned = run(student, teacher, **neck.draw(student, teacher))
     distance = _distance(neck)(aligned.student, aligned.teacher)
     return distance + sum(aligned.losses.values())
@@ -105,30 +86,32 @@ def loss_of_neck(
 
 def neck_part(
     name: str,
-    neck: DiffKDNeck,
-    student: Tensor,
-    teacher: Tensor,
+    necks: Sequence[DiffKDNeck],
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
     settings: Settings,
 ) -> Part:
-    """Forward and backward of a neck and the distance."""
-    run, student = settings.compiled(neck), leaf(student)
+    """Forward and backward of necks and the distance, one neck a level."""
+    runs = [settings.compiled(neck) for neck in necks]
+    students = [leaf(student) for student in students]
 
     def forward() -> Tensor:
-        return loss_of_neck(neck, run, student, teacher)
+        return sum(map(_loss, necks, runs, students, teachers))
 
-    return settings.training(name, forward, neck, [student])
+    return settings.training(name, forward, nn.ModuleList(necks), students)
 
 
-def released_part(
-    reference: type[nn.Module],
-    neck: DiffKDNeck,
-    student: Tensor,
-    teacher: Tensor,
-    settings: Settings,
-) -> Part:
-    """The same of the released module, which takes maps in float32 alone."""
+def released_parts(
+    neck: DiffKDNeck, student: Tensor, teacher: Tensor, settings: Settings
+) -> list[Part]:
+    """The same of the released module, which takes maps in float32 alone.
+
+    The list is empty without ``settings.reference``.
+    """
+    if settings.reference is None:
+        return []
     distance, student = _distance(neck), leaf(student)
-    module = reference(
+    module = settings.reference(
         neck.student_channels,
         neck.teacher_channels,
         kernel_size=3 if neck.feature == 'map' else 1,
@@ -147,7 +130,7 @@ def released_part(
         return loss if reconstruction is None else loss + reconstruction
 
     single = replace(settings, amp=None)
-    return single.training('released', forward, module, [student])
+    return [single.training('released', forward, module, [student])]
 
 
 def compare(
@@ -156,42 +139,30 @@ def compare(
     student: Tensor,
     teacher: Tensor,
     settings: Settings,
-    reference: type[nn.Module] | None,
 ) -> dict:
     """Measure a neck, and in the same run what it is compared with.
 
-    Args:
-        name (str): What the tables call the case.
-        neck (DiffKDNeck): The neck.
-        student (Tensor): Its student tensor.
-        teacher (Tensor): Its teacher tensor.
-        settings (Settings): How to measure.
-        reference (type, optional): The released module's class.
-
     Returns:
-        dict: ``case``; as ``float32``, with AMP also ``half``, with a
-        reference also ``released``, a row of :func:`measure`, which then has
-        ``ratio`` and ``memory_ratio``, ours over the released. With
-        ``settings.compile`` also ``float32_compiled`` and ``half_compiled``,
-        with ``eager_ratio``, compiled over eager.
+        dict: ``case``, the name; as ``float32``, with AMP also ``half``,
+        with a reference also ``released``, a row of
+        :func:`~.timing.measure`, which then has ``ratio`` and
+        ``memory_ratio``, ours over the released. With ``settings.compile``
+        also ``float32_compiled`` and ``half_compiled``, with
+        ``eager_ratio``, compiled over eager.
     """
     torch.compiler.reset()
-    pair = student.float(), teacher.float()
-    precisions = {'float32': None, 'half': settings.amp}
-    if settings.amp is None:
-        del precisions['half']
-    parts = [
-        neck_part(
-            part + suffix,
-            neck,
-            *pair,
-            replace(settings, amp=amp, compile=bool(suffix)),
-        )
-        for suffix in ('', '_compiled')[: 1 + settings.compile]
-        for part, amp in precisions.items()
-    ]
-    if reference is not None:
-        parts.append(released_part(reference, neck, *pair, settings))
+    student, teacher = student.float(), teacher.float()
+    precisions = {'float32': None}
+    if settings.amp is not None:
+        precisions['half'] = settings.amp
+    parts = []
+    for suffix in ('', '_compiled')[: 1 + settings.compile]:
+        for part, amp in precisions.items():
+            chosen = replace(settings, amp=amp, compile=bool(suffix))
+            parts.append(
+                neck_part(part + suffix, [neck], [student], [teacher], chosen)
+            )
+    parts += released_parts(neck, student, teacher, settings)
     rows = {row['part']: row for row in measure(parts, settings)}
     if settings.compile:
         for part in precisions:
@@ -214,19 +185,10 @@ def median_of(runs: Sequence[dict]) -> dict:
     return first if isinstance(first, str) else list(runs)
 
 
-def benchmark_cases(
-    settings: Settings,
-    runs: int = 1,
-    reference: type[nn.Module] | None = None,
-) -> tuple[dict, str]:
+def benchmark_cases(settings: Settings, runs: int = 1) -> tuple[dict, str]:
     """Measure DiffKD's necks at the sizes of :data:`CASES`.
 
-    Args:
-        settings (Settings): How to measure.
-        runs (int): How often a neck is built and measured. Reported is the
-            median. Defaults to 1.
-        reference (type, optional): The released module's class, measured in
-            turn. Defaults to None.
+    Each is built and measured ``runs`` times, and the median is reported.
 
     Returns:
         tuple[dict, str]: ``compared``, a row of :func:`compare` for each
@@ -239,52 +201,44 @@ def benchmark_cases(
             neck = DiffKDNeck(shape[1], shape[1], **arguments)
             neck.to(settings.device)
             pair = torch.randn(2, *shape, device=settings.device)
-            found.append(compare(name, neck, *pair, settings, reference))
+            found.append(compare(name, neck, *pair, settings))
         compared.append(median_of(found))
-    return {'compared': compared}, compared_table(compared)
+    return {'compared': compared}, table(compared, COMPARED_COLUMNS)
 
 
-def benchmark_options(
-    settings: Settings, reference: type[nn.Module] | None = None
-) -> tuple[dict, str]:
+def benchmark_options(settings: Settings) -> tuple[dict, str]:
     """Measure what the options of a neck save, at the size of the first case.
-
-    Args:
-        settings (Settings): How to measure.
-        reference (type, optional): The released module's class, measured in
-            turn. Defaults to None.
 
     Returns:
         tuple[dict, str]: ``rows``, one for each of :data:`OPTIONS`, and
         their table.
     """
     shape, arguments = next(iter(CASES.values()))
-    pair = torch.randn(2, *shape, device=settings.device)
+    student, teacher = torch.randn(2, *shape, device=settings.device)
     parts = []
     for name, options in OPTIONS.items():
         neck = DiffKDNeck(shape[1], shape[1], **arguments, **options)
         neck.to(settings.device)
-        parts.append(neck_part(name, neck, *pair, settings))
-    if reference:
-        parts.append(released_part(reference, neck, *pair, settings))
+        parts.append(neck_part(name, [neck], [student], [teacher], settings))
+    parts += released_parts(neck, student, teacher, settings)
     rows = measure(parts, settings)
     for row in rows:
         row['ratio'] = row['ms'] / rows[0]['ms']
         row['memory_ratio'] = row['peak_mib'] / rows[0]['peak_mib']
-        if reference:
+        if settings.reference:
             share = row['peak_mib'] / rows[-1]['peak_mib']
             row['memory_of_released'] = share
     columns = [
         *PART_COLUMNS[:3],
-        ('of the plain time', number('ratio', 2)),
+        ('of the plain time', '{ratio:.2f}'),
         PART_COLUMNS[3],
-        ('of the plain memory', number('memory_ratio', 2)),
-        ("of the released module's", number('memory_of_released', 2)),
+        ('of the plain memory', '{memory_ratio:.2f}'),
+        ("of the released module's", '{memory_of_released:.2f}'),
     ]
     return {'rows': rows}, table(rows, columns)
 
 
-def growth_part(quantity: str, value: int, settings: Settings) -> Part:
+def _growth_part(quantity: str, value: int, settings: Settings) -> Part:
     """DiffKD on a map of medium size, with one quantity changed."""
     batch_size, channels, *size = GROWTH_SHAPE
     levels, arguments = 1, {}
@@ -296,18 +250,13 @@ def growth_part(quantity: str, value: int, settings: Settings) -> Part:
         levels = value
     else:
         batch_size = value
-    necks = nn.ModuleList(
-        DiffKDNeck(channels, channels, **arguments) for _ in range(levels)
-    ).to(settings.device)
+    necks = [
+        DiffKDNeck(channels, channels, **arguments).to(settings.device)
+        for _ in range(levels)
+    ]
     shape = (levels, batch_size, channels, *size)
-    students, teachers = torch.randn(2, *shape, device=settings.device)
-    students = [leaf(student) for student in students]
-    runs = [settings.compiled(neck) for neck in necks]
-
-    def forward() -> Tensor:
-        return sum(map(loss_of_neck, necks, runs, students, teachers))
-
-    return settings.training(f'{quantity} {value}', forward, necks, students)
+    pairs = torch.randn(2, *shape, device=settings.device)
+    return neck_part(f'{quantity} {value}', necks, *pairs, settings)
 
 
 def benchmark_growth(settings: Settings) -> tuple[dict, str]:
@@ -317,16 +266,13 @@ def benchmark_growth(settings: Settings) -> tuple[dict, str]:
     proportion to the bytes kept for the backward pass, both from the largest
     value down.
 
-    Args:
-        settings (Settings): How to measure.
-
     Returns:
         tuple[dict, str]: ``growth``, a row for each value of
         :data:`GROWTH`, and their table.
     """
     growth = []
     for quantity, values in GROWTH.items():
-        parts = [growth_part(quantity, value, settings) for value in values]
+        parts = [_growth_part(quantity, value, settings) for value in values]
         rows = measure(parts, settings)
         for row, part, value in zip(rows, parts, values):
             row |= {'quantity': quantity, 'value': value}

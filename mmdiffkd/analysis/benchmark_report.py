@@ -1,6 +1,6 @@
 """Tables and pictures of what the benchmarks measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,84 +8,36 @@ from matplotlib.figure import Figure
 
 from mmdiffkd.visualization.training_curves import PALETTE
 
-from .tables import markdown
-
-Column = tuple[str, Callable[[Mapping], str]]
-
-
-def number(key: str, digits: int = 1) -> Callable[[Mapping], str]:
-    """The cell of a column that shows a number of a row.
-
-    Args:
-        key (str): Its key. A row without it has an empty cell.
-        digits (int): Digits behind the point. Defaults to 1.
-    """
-    return lambda row: f'{row[key]:.{digits}f}' if key in row else ''
-
-
-def _of(part: str, key: str, digits: int = 1) -> Callable[[Mapping], str]:
-    return lambda row: number(key, digits)(row.get(part, {}))
-
-
-LABELS = {
-    'float32': 'ours, float32',
-    'half': 'ours, half precision',
-    'float32_compiled': 'ours, float32, compiled',
-    'half_compiled': 'ours, half precision, compiled',
-    'released': 'released',
-}
+# Columns of :func:`~.tables.table`.
 PART_COLUMNS = [
-    ('', lambda row: row['part']),
-    ('median, ms', number('ms', 2)),
-    (
-        'quartiles, ms',
-        lambda row: f'{row["ms_low"]:.2f} to {row["ms_high"]:.2f}',
-    ),
-    ('peak memory, MiB', number('peak_mib')),
-    ('GMACs', number('gmacs', 2)),
+    ('', '{part}'),
+    ('median, ms', '{ms:.2f}'),
+    ('quartiles, ms', '{ms_low:.2f} to {ms_high:.2f}'),
+    ('peak memory, MiB', '{peak_mib:.1f}'),
+    ('GMACs', '{gmacs:.2f}'),
 ]
 COMPARED_COLUMNS = [
-    ('', lambda row: row['case']),
-    ('float32, ms', _of('float32', 'ms')),
-    ('half, ms', _of('half', 'ms')),
-    ('released, ms', _of('released', 'ms')),
-    ('float32 / released', _of('float32', 'ratio', 2)),
-    ('half / released', _of('half', 'ratio', 2)),
-    ('float32, compiled / eager', _of('float32_compiled', 'eager_ratio', 2)),
-    ('half, compiled / eager', _of('half_compiled', 'eager_ratio', 2)),
-    ('float32, MiB', _of('float32', 'peak_mib')),
-    ('half, MiB', _of('half', 'peak_mib')),
-    ('released, MiB', _of('released', 'peak_mib')),
+    ('', '{case}'),
+    ('float32, ms', '{float32[ms]:.1f}'),
+    ('half, ms', '{half[ms]:.1f}'),
+    ('released, ms', '{released[ms]:.1f}'),
+    ('float32 / released', '{float32[ratio]:.2f}'),
+    ('half / released', '{half[ratio]:.2f}'),
+    ('float32, compiled / eager', '{float32_compiled[eager_ratio]:.2f}'),
+    ('half, compiled / eager', '{half_compiled[eager_ratio]:.2f}'),
+    ('float32, MiB', '{float32[peak_mib]:.1f}'),
+    ('half, MiB', '{half[peak_mib]:.1f}'),
+    ('released, MiB', '{released[peak_mib]:.1f}'),
 ]
 GROWTH_COLUMNS = [
-    ('', lambda row: row['part']),
-    ('GMACs', number('gmacs', 2)),
-    ('median, ms', number('ms')),
-    ('predicted, ms', number('predicted_ms')),
-    ('kept for backward, MiB', number('kept_mib')),
-    ('peak memory, MiB', number('peak_mib')),
-    ('predicted, MiB', number('predicted_mib')),
+    ('', '{part}'),
+    ('GMACs', '{gmacs:.2f}'),
+    ('median, ms', '{ms:.1f}'),
+    ('predicted, ms', '{predicted_ms:.1f}'),
+    ('kept for backward, MiB', '{kept_mib:.1f}'),
+    ('peak memory, MiB', '{peak_mib:.1f}'),
+    ('predicted, MiB', '{predicted_mib:.1f}'),
 ]
-
-
-def table(rows: Sequence[Mapping], columns: Sequence[Column]) -> str:
-    """Measured rows in Markdown.
-
-    Args:
-        rows (Sequence[Mapping]): One a line.
-        columns (Sequence[Column]): Headings, and what makes a cell of a row.
-            Columns that are empty in every row are left out.
-    """
-    cells = [[cell(row) for row in rows] for _, cell in columns]
-    kept = [i for i, column in enumerate(cells) if any(column)]
-    return markdown(
-        [columns[i][0] for i in kept], zip(*(cells[i] for i in kept))
-    )
-
-
-def compared_table(compared: Sequence[Mapping]) -> str:
-    """The table of :func:`~mmdiffkd.analysis.benchmark_neck.compare`."""
-    return table(compared, COMPARED_COLUMNS)
 
 
 def split_document(document: str | Path, name: str) -> tuple[str, str]:
@@ -93,10 +45,6 @@ def split_document(document: str | Path, name: str) -> tuple[str, str]:
 
     The place is between the lines ``<!-- name:begin -->`` and
     ``<!-- name:end -->``, which belong to what is around it.
-
-    Args:
-        document (str | Path): A Markdown file.
-        name (str): Name of the place.
 
     Raises:
         ValueError: If there is no such place.
@@ -113,27 +61,23 @@ def split_document(document: str | Path, name: str) -> tuple[str, str]:
 
 
 def plot(result: Mapping, out: Path) -> None:
-    """Draw what was measured: bars, or for growth dots beside lines.
-
-    Args:
-        result (Mapping): What a benchmark returned.
-        out (Path): The picture to write; the ending sets its format.
-    """
+    """Draw what a benchmark returned: bars, or for growth dots and lines."""
     if 'growth' in result:
         figure = _plot_growth(result['growth'])
-    elif 'rows' in result:
-        rows = result['rows']
-        figure = _plot_bars([row['part'] for row in rows], {'': rows})
     else:
-        compared = result['compared']
-        series = {
-            label: [row[part] for row in compared]
-            for part, label in LABELS.items()
-            if part in compared[0]
-        }
-        figure = _plot_bars([row['case'] for row in compared], series)
+        figure = _plot_bars(result.get('rows') or _rows(result['compared']))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
+
+
+def _rows(compared: Sequence[Mapping]) -> list[dict]:
+    """A row for each case and each form of the neck."""
+    return [
+        row | {'part': f'{case["case"]}, {part.replace("_", ", ")}'}
+        for case in compared
+        for part, row in case.items()
+        if part != 'case'
+    ]
 
 
 def _figure(rows: int, columns: int, **size) -> tuple[Figure, np.ndarray]:
@@ -142,52 +86,27 @@ def _figure(rows: int, columns: int, **size) -> tuple[Figure, np.ndarray]:
     for ax in axes.flat:
         ax.grid(axis='x' if rows == 1 else 'both', color='0.9')
         ax.set_axisbelow(True)
-        for side in ('top', 'right'):
-            ax.spines[side].set_visible(False)
+        ax.spines[['top', 'right']].set_visible(False)
     return figure, axes
 
 
-def _plot_bars(
-    groups: Sequence[str], series: Mapping[str, Sequence[Mapping]]
-) -> Figure:
-    """Bars of time and memory; of several series relative to the last."""
-    height = 1.4 + 0.3 * len(groups) * (len(series) + 0.6)
-    figure, (panels,) = _figure(1, 2, figsize=(9, height))
-    thick = 0.8 / len(series)
-    last = list(series.values())[-1]
-    keys = {'ms': 'time, ms', 'peak_mib': 'peak memory, MiB'}
-    for axes, (key, title) in zip(panels, keys.items()):
-        for index, (label, rows) in enumerate(series.items()):
-            at = np.arange(len(groups)) + (index - len(series) / 2) * thick
-            for place, row, other in zip(at, rows, last):
-                unit = other[key] if len(series) > 1 else 1
-                axes.barh(
-                    place,
-                    row[key] / unit,
-                    height=0.9 * thick,
-                    align='edge',
-                    color=PALETTE[index],
-                    label=label if row is rows[0] else None,
-                )
-                if key == 'ms':
-                    quartiles = row['ms_low'] / unit, row['ms_high'] / unit
-                    middle = place + 0.45 * thick
-                    axes.plot(quartiles, [middle] * 2, color='0.3')
-                if len(series) > 1:
-                    text = f' {row[key]:.3g}'
-                    axes.text(row[key] / unit, place, text, va='top', size=8)
-        if len(series) > 1:
-            title += f' (bar: {list(series)[-1]} = 1)'
-        axes.set_title(title, fontsize=10, loc='left')
-        axes.set_yticks(range(len(groups)), groups)
+def _plot_bars(rows: Sequence[Mapping]) -> Figure:
+    """Bars of time, with a line between its quartiles, and of memory."""
+    figure, ((left, right),) = _figure(
+        1, 2, figsize=(9, 1.4 + 0.48 * len(rows))
+    )
+    at = range(len(rows))
+    left.barh(at, [row['ms'] for row in rows], 0.72, color=PALETTE[0])
+    low, high = ([row[key] for row in rows] for key in ('ms_low', 'ms_high'))
+    left.hlines(at, low, high, color='0.3')
+    right.barh(at, [row['peak_mib'] for row in rows], 0.72, color=PALETTE[0])
+    left.set_title('time, ms', fontsize=10, loc='left')
+    right.set_title('peak memory, MiB', fontsize=10, loc='left')
+    left.set_yticks(at, [row['part'] for row in rows])
+    right.set_yticks(at, [])
+    for axes in (left, right):
         axes.invert_yaxis()
-    panels[0].set_xlim(left=0)
-    panels[1].tick_params(labelleft=False)
-    if len(series) > 1:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc='outside lower center', ncols=len(series)
-        )
+    left.set_xlim(left=0)
     return figure
 
 

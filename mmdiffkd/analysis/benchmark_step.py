@@ -19,7 +19,8 @@ from mmdiffkd.models.necks import DiffKDNeck
 
 from .batches import INPUT_SIZES, make_batch, task_of
 from .benchmark_neck import compare, leaf
-from .benchmark_report import PART_COLUMNS, compared_table, number, table
+from .benchmark_report import COMPARED_COLUMNS, PART_COLUMNS
+from .tables import table
 from .timing import Part, Settings, measure
 
 # Switches of the teacher, one more in each.
@@ -39,16 +40,10 @@ TEACHERS['and bfloat16'] = TEACHERS['and channels last'] | {
 
 
 def build_distiller(config: Config, settings: Settings) -> Distiller:
-    """Build a distiller with random weights and all its entries on.
+    """A distiller in train mode, with random weights and all its entries on.
 
-    Args:
-        config (Config): Its whole config. The teacher's checkpoint is not
-            read: the arithmetic of random weights is the same.
-        settings (Settings): Where it runs, and whether its teacher is
-            compiled.
-
-    Returns:
-        Distiller: In train mode.
+    The teacher's checkpoint is not read: the arithmetic of random weights is
+    the same.
     """
     config = deepcopy(config)
     config.model.teacher.checkpoint = None
@@ -68,33 +63,22 @@ def build_distiller(config: Config, settings: Settings) -> Distiller:
 def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple]]:
     """The positional arguments that modules are called with, by name."""
     arguments: dict[str, tuple] = {}
-    handles = [
-        module.register_forward_pre_hook(
-            lambda module, args, name=name: arguments.update({name: args})
-        )
-        for name, module in modules.items()
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in modules.items():
+            handle = module.register_forward_pre_hook(
+                lambda _, args, name=name: arguments.update({name: args})
+            )
+            hooks.callback(handle.remove)
         yield arguments
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def parts_of(
     model: Distiller, inputs: Tensor, data_samples: list, settings: Settings
 ) -> list[Part]:
-    """The student, the teacher, each entry, and the whole step.
+    """The student, the teacher, each entry, and the whole step, in order.
 
-    Args:
-        model (Distiller): The distiller.
-        inputs (Tensor): A batch of images, normalised.
-        data_samples (list): Their annotations.
-        settings (Settings): How to measure.
-
-    Returns:
-        list[Part]: In this order. Entries run on the tensors that a first
-        step gave them.
+    Entries run on the tensors that a first step on the inputs, normalised
+    images (B, 3, H, W), gave them.
     """
     watched = {'teacher': model.teacher, **dict(model.distill.items())}
     with _captured(watched) as arguments, settings.precision():
@@ -130,41 +114,22 @@ def parts_of(
     return parts
 
 
-def batch_for(
-    model: Distiller, config: Config, batch_size: int | None = None
-) -> tuple[Tensor, list]:
-    """A random batch of the size that the config asks for.
-
-    Args:
-        model (Distiller): The distiller.
-        config (Config): Its whole config.
-        batch_size (int, optional): Defaults to None: the config's.
-
-    Returns:
-        tuple[Tensor, list]: Normalised images and data samples.
-    """
+def _batch_for(model: Distiller, config: Config) -> tuple[Tensor, list]:
+    """A random batch of the size that the config asks for."""
     size = (
         config.model.get('input_size') or INPUT_SIZES[task_of(model.student)]
     )
     height, width = (size, size) if isinstance(size, int) else size
-    batch_size = batch_size or config.train_dataloader.batch_size
+    batch_size = config.train_dataloader.batch_size
     return make_batch(model, batch_size, (height, width))
 
 
 def benchmark_distiller(
-    config: Config,
-    settings: Settings,
-    batch_size: int | None = None,
-    reference: type[nn.Module] | None = None,
+    config: Config, settings: Settings
 ) -> tuple[dict, str]:
     """Measure a distiller and its parts on random images and annotations.
 
-    Args:
-        config (Config): Its whole config.
-        settings (Settings): How to measure.
-        batch_size (int, optional): Defaults to None: the config's.
-        reference (type, optional): The released module's class, measured in
-            turn with each DiffKD neck. Defaults to None.
+    A released module is measured in turn with each DiffKD neck.
 
     Returns:
         tuple[dict, str]: ``batch``, ``rows`` (one for each of
@@ -173,19 +138,16 @@ def benchmark_distiller(
         ``compared``; and the tables.
     """
     model = build_distiller(config, settings)
-    inputs, data_samples = batch_for(model, config, batch_size)
+    inputs, data_samples = _batch_for(model, config)
     rows = measure(parts_of(model, inputs, data_samples, settings), settings)
-    by_part = {row['part']: row for row in rows}
-    student, teacher = by_part['student'], by_part['teacher, forward']
-    whole = by_part['whole step']
-    known = sum(row['ms'] for row in rows[:-1])
+    student, teacher, *_, whole = rows
     result = {
         'batch': list(inputs.shape),
         'rows': rows,
         'ratio': whole['ms'] / (student['ms'] + teacher['ms']),
         'ratio_by_macs': whole['gmacs']
         / (student['gmacs'] + teacher['gmacs']),
-        'rest_ms': whole['ms'] - known,
+        'rest_ms': whole['ms'] - sum(row['ms'] for row in rows[:-1]),
     }
     texts = [
         table(rows, PART_COLUMNS),
@@ -194,7 +156,7 @@ def benchmark_distiller(
         f'{result["ratio_by_macs"]:.2f}. In no part: '
         f'{result["rest_ms"]:.1f} ms.',
     ]
-    if reference:
+    if settings.reference:
         necks = {
             f'distill.{name}'
             + (f'[{level}]' if len(entry.necks) > 1 else ''): neck
@@ -205,30 +167,24 @@ def benchmark_distiller(
         with _captured(necks) as arguments, settings.precision():
             model(inputs, data_samples, mode='loss')
         compared = [
-            compare(name, necks[name], *pair, settings, reference)
+            compare(name, necks[name], *pair, settings)
             for name, pair in arguments.items()
         ]
         result['compared'] = compared
-        texts.append(compared_table(compared))
+        texts.append(table(compared, COMPARED_COLUMNS))
     return result, '\n\n'.join(texts)
 
 
-def benchmark_teacher(
-    config: Config, settings: Settings, batch_size: int | None = None
-) -> tuple[dict, str]:
+def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
     """Measure a distiller's teacher with more and more of its switches on.
 
-    Args:
-        config (Config): The distiller's whole config.
-        settings (Settings): How to measure. With ``compile`` each variant is
-            measured compiled, too.
-        batch_size (int, optional): Defaults to None: the config's.
+    With ``settings.compile`` each variant is measured compiled, too.
 
     Returns:
         tuple[dict, str]: ``batch`` and ``rows``, and the table.
     """
     model = build_distiller(config, replace(settings, compile=False))
-    inputs, _ = batch_for(model, config, batch_size)
+    inputs, _ = _batch_for(model, config)
     taps = list(model.teacher.taps.taps)
     variants = dict(TEACHERS)
     if settings.compile:
@@ -248,20 +204,17 @@ def benchmark_teacher(
     rows = measure(parts, settings)
     for row in rows:
         row['ratio'] = row['ms'] / rows[0]['ms']
-    column = ('of the plain time', number('ratio', 2))
+    column = ('of the plain time', '{ratio:.2f}')
+    name = config.model.teacher['config']
+    name = f'`{name}`' if isinstance(name, str) else 'Teacher'
     texts = [
         table(rows, [*PART_COLUMNS[:3], column, *PART_COLUMNS[3:]]),
-        f'{_name(config.model.teacher)}, batch {list(inputs.shape)}.',
+        f'{name}, batch {list(inputs.shape)}.',
     ]
     return {'batch': list(inputs.shape), 'rows': rows}, '\n\n'.join(texts)
 
 
-def _name(teacher: Mapping) -> str:
-    config = teacher['config']
-    return f'`{config}`' if isinstance(config, str) else 'Teacher'
-
-
-class Tiny(BaseModel):
+class _Tiny(BaseModel):
     """A network of negligible size with two taps."""
 
     def __init__(self) -> None:
@@ -270,7 +223,6 @@ class Tiny(BaseModel):
         self.second = nn.Conv2d(4, 4, 1)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """The second feature."""
         return self.second(self.first(inputs))
 
     def forward(
@@ -279,28 +231,23 @@ class Tiny(BaseModel):
         data_samples: Tensor | None = None,
         mode: str = 'tensor',
     ) -> dict[str, Tensor]:
-        """The loss, whatever the mode."""
         return self.task_loss(self.extract_feat(inputs), data_samples)
 
     @staticmethod
     def task_loss(feature: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of the averaged feature."""
         return {'loss': F.cross_entropy(feature.mean((2, 3)), labels)}
 
 
 def benchmark_overhead(settings: Settings) -> tuple[dict, str]:
     """Compare a distiller's step with the same step written by hand.
 
-    Args:
-        settings (Settings): How to measure.
-
     Returns:
         tuple[dict, str]: ``rows`` and ``overhead_ms``, and the table.
     """
     distance = {'type': 'MSELoss'}
     model = Distiller(
-        Tiny(),
-        {'config': {'model': {'type': Tiny}}, 'checkpoint': None},
+        _Tiny(),
+        {'config': {'model': {'type': _Tiny}}, 'checkpoint': None},
         {tap: {'at': tap, 'loss': distance} for tap in ('first', 'second')},
         input_size=4,
     ).to(settings.device)
@@ -322,10 +269,14 @@ def benchmark_overhead(settings: Settings) -> tuple[dict, str]:
     def by_distiller() -> Tensor:
         return model.parse_losses(model(images, labels, mode='loss'))[0]
 
+    steps = {
+        'step by hand': by_hand,
+        'step of the distiller': by_distiller,
+    }
     rows = measure(
         [
-            settings.training('step by hand', by_hand, student),
-            settings.training('step of the distiller', by_distiller, student),
+            settings.training(name, step, student)
+            for name, step in steps.items()
         ],
         settings,
     )

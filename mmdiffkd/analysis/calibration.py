@@ -7,16 +7,12 @@ from torch import Tensor
 class CalibrationError:
     """The expected calibration error, batch by batch.
 
-    The mean difference between confidence, the largest probability, and
-    accuracy, over bins of equal width of the confidence, each weighted by
-    its samples: 0 if of the predictions made with 80 % confidence 80 % are
-    right. A bin holds its upper edge.
+    The mean difference between confidence (the largest probability) and
+    accuracy over bins of equal width of the confidence, each weighted by its
+    samples. A bin holds its upper edge.
 
     Args:
-        bins (int): Number of bins. Defaults to 15.
-
-    Raises:
-        ValueError: If ``bins`` is not positive.
+        bins (int): Number of bins, at least 1. Defaults to 15.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017),
     Eq. (3).
@@ -33,12 +29,7 @@ class CalibrationError:
         self._surplus: Tensor | float = 0.0
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Take in a batch.
-
-        Args:
-            probabilities (Tensor): (N, classes), rows that sum to 1.
-            labels (Tensor): Integers (N,).
-        """
+        """Take in a batch: probabilities (N, classes), integers (N,)."""
         confidence, prediction = probabilities.detach().double().max(dim=1)
         right = (prediction == labels).double()
         edges = self._edges.to(confidence.device)
@@ -50,45 +41,16 @@ class CalibrationError:
         self._right = self._right + right.sum()
         self._count += len(labels)
 
-    def compute(self) -> float:
-        """The error so far, from 0 to 1.
+    def compute(self) -> dict[str, float]:
+        """``accuracy`` in percent, ``calibration_error`` from 0 to 1.
 
         Raises:
             ValueError: Without any sample.
         """
-        count = self._samples
-        return (self._surplus.abs().sum() / count).item()
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right predictions so far, from 0 to 1.
-
-        Raises:
-            ValueError: Without any sample.
-        """
-        count = self._samples
-        return (self._right / count).item()
-
-    @property
-    def _samples(self) -> int:
         if self._count == 0:
             raise ValueError('there are no samples: call update first')
-        return self._count
-
-
-def expected_calibration_error(
-    probabilities: Tensor, labels: Tensor, bins: int = 15
-) -> float:
-    """The expected calibration error, see :class:`CalibrationError`.
-
-    Args:
-        probabilities (Tensor): (N, classes), rows that sum to 1.
-        labels (Tensor): Integers (N,).
-        bins (int): Number of bins of equal width. Defaults to 15.
-
-    Returns:
-        float: From 0 to 1.
-    """
-    error = CalibrationError(bins)
-    error.update(probabilities, labels)
-    return error.compute()
+        error = self._surplus.abs().sum() / self._count
+        return {
+            'accuracy': 100 * (self._right / self._count).item(),
+            'calibration_error': error.item(),
+        }

@@ -56,8 +56,7 @@ def metric_of(result: Mapping, name: str) -> float:
     """A metric of a run's result, in per cent.
 
     Raises:
-        ValueError: If there is none of this name. The message lists those
-            that there are.
+        ValueError: If there is none of this name.
     """
     if name not in result['metrics']:
         raise ValueError(
@@ -74,19 +73,15 @@ def plan(
     teacher_checkpoint: str | None = None,
     cfg_options: Mapping | None = None,
 ) -> dict[tuple[str, int], Run]:
-    """The runs to do, all methods of a seed together.
+    """The runs to do by label and seed, all methods of a seed together.
 
     Args:
         variants (Mapping): Label to a config and what is changed in it.
         seeds (Iterable[int]): The seeds.
         work_dir (Path): Where the folders of the runs go.
-        teacher_checkpoint (str, optional): The teacher's weights in every
-            distiller. Defaults to None: the config's.
-        cfg_options (Mapping, optional): What is changed in every config.
-            Defaults to None. A variant's own changes win.
-
-    Returns:
-        dict[tuple[str, int], Run]: Runs by label and seed.
+        teacher_checkpoint (str, optional): Weights for every teacher.
+        cfg_options (Mapping, optional): What is changed in every config; a
+            variant's own changes win.
     """
     runs = {}
     for seed in seeds:
@@ -103,17 +98,10 @@ def plan(
 def train_and_evaluate(
     run: Run, split: str, threads: int | None = None
 ) -> dict:
-    """Train a run and take the metrics of its last checkpoint.
+    """The result of :func:`~.training.train`, with the metrics of a split.
 
-    Args:
-        run (Run): What to train. It is validated as its config says.
-        split (str): ``'val'``, which takes the last validation, or
-            ``'test'``, which evaluates the last checkpoint on the test data.
-        threads (int, optional): Of the child processes. Defaults to None:
-            as the environment has it.
-
-    Returns:
-        dict: See :func:`~mmdiffkd.analysis.training.train`.
+    ``'val'`` takes the last validation, ``'test'`` evaluates the last
+    checkpoint on the test data.
     """
     result = train(run, threads)
     if split == 'test':
@@ -127,17 +115,10 @@ def run_all(
     metric: str,
     jobs: int = 1,
 ) -> dict[tuple[str, int], dict]:
-    """Train and evaluate runs, and print a line as each ends.
+    """Train and evaluate runs, and print the metric of each as it ends.
 
-    Args:
-        runs (Mapping[tuple[str, int], Run]): Runs by label and seed.
-        split (str): See :func:`train_and_evaluate`.
-        metric (str): What is printed.
-        jobs (int): Runs at a time. More than one have one thread each.
-            Defaults to 1.
-
-    Returns:
-        dict[tuple[str, int], dict]: Results by label and seed.
+    With more than one job at a time, each has one thread. The results have
+    the keys of the runs.
 
     Raises:
         ChildFailed: If a run failed. The others are finished first.
@@ -178,12 +159,11 @@ def run_all(
 
 
 def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
-    """Compare methods over the same seeds.
+    """Compare methods over the same seeds, with the first of them.
 
     Args:
         values (Mapping[str, Sequence[float]]): Method to its metric, one
-            value a seed, the seeds in the same order everywhere. The first
-            method is what the others are compared with.
+            value a seed, the seeds in the same order everywhere.
 
     Returns:
         dict[str, dict]: For each method ``mean`` and ``sd`` (sample standard
@@ -194,20 +174,21 @@ def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
     Raises:
         ValueError: If a method has another number of seeds.
     """
-    first, *others = values
-    summary = {
-        label: {
+    first = next(iter(values))
+    summary = {}
+    for label, column in values.items():
+        summary[label] = {
             'mean': statistics.fmean(column),
             'sd': statistics.stdev(column) if len(column) > 1 else math.nan,
         }
-        for label, column in values.items()
-    }
-    for label in others:
-        gains = _gains(values, label)
+        if label == first:
+            continue
+        pairs = zip(values[first], column, strict=True)
+        gains = [after - before for before, after in pairs]
         with warnings.catch_warnings():
             # One seed gives NaN, and equal gains an interval of width 0.
             warnings.simplefilter('ignore')
-            test = stats.ttest_rel(values[label], values[first])
+            test = stats.ttest_rel(column, values[first])
             low, high = test.confidence_interval(CONFIDENCE)
         summary[label] |= {
             'gain': statistics.fmean(gains),
@@ -215,12 +196,6 @@ def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
             'high': float(high),
         }
     return summary
-
-
-def _gains(values: Mapping[str, Sequence[float]], label: str) -> list[float]:
-    """Differences to the first method, one a seed."""
-    first = next(iter(values.values()))
-    return [b - a for a, b in zip(first, values[label], strict=True)]
 
 
 def write_tables(
@@ -245,31 +220,21 @@ def write_tables(
     Returns:
         str: The Markdown.
     """
+    summary = summarise(values)
     first = next(iter(values))
-    rows = []
-    for label, row in summarise(values).items():
-        ratios = [b / a for a, b in zip(times[first], times[label])]
-        rows.append(
-            {
-                'method': label,
-                **row,
-                'time_ratio': statistics.fmean(ratios),
-                **{f'seed {s}': v for s, v in zip(seeds, values[label])},
-            }
+    rows, cells = [], []
+    for label, row in summary.items():
+        ratio = statistics.fmean(
+            b / a for a, b in zip(times[first], times[label])
         )
-    table = markdown(
-        ['', metric, 'sd', f'gain over {first} (95 % CI)', 'time a step'],
-        [
-            [
-                row['method'],
-                f'{row["mean"]:.2f}',
-                '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}',
-                _gain_and_interval(row),
-                f'{row["time_ratio"]:.2f}x',
-            ]
-            for row in rows
-        ],
-    )
+        by_seed = {f'seed {s}': v for s, v in zip(seeds, values[label])}
+        rows.append({'method': label, **row, 'time_ratio': ratio, **by_seed})
+        spread = '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}'
+        gain = _gain_and_interval(row)
+        mean = f'{row["mean"]:.2f}'
+        cells.append([label, mean, spread, gain, f'{ratio:.2f}x'])
+    gain = f'gain over {first} (95 % CI)'
+    table = markdown(['', metric, 'sd', gain, 'time a step'], cells)
     text = f'{table}\n\n{note}\n'
     prefix.parent.mkdir(parents=True, exist_ok=True)
     Path(f'{prefix}.md').write_text(text)
@@ -277,14 +242,11 @@ def write_tables(
         columns = dict.fromkeys(key for row in rows[::-1] for key in row)
         writer = csv.DictWriter(file, list(columns), lineterminator='\n')
         writer.writeheader()
-        writer.writerows(
-            {
-                k: round(v, 4) if isinstance(v, float) else v
-                for k, v in r.items()
-            }
-            for r in rows
-        )
-    plot(values, metric, Path(f'{prefix}.png'))
+        for row in rows:
+            figures = {k: v for k, v in row.items() if isinstance(v, float)}
+            rounded = {k: round(v, 4) for k, v in figures.items()}
+            writer.writerow(row | rounded)
+    _plot(values, summary, metric, Path(f'{prefix}.png'))
     return text
 
 
@@ -297,33 +259,31 @@ def _gain_and_interval(row: Mapping) -> str:
     return f'{gain} ({row["low"]:+.2f} to {row["high"]:+.2f})'
 
 
-def plot(
-    values: Mapping[str, Sequence[float]], metric: str, out: Path
+def _plot(
+    values: Mapping[str, Sequence[float]],
+    summary: Mapping[str, Mapping],
+    metric: str,
+    out: Path,
 ) -> None:
     """Draw a dot a seed, beside it the paired gains and their interval."""
     labels = list(values)
-    summary = summarise(values)
     figure = Figure(
         figsize=(9, 1.2 + 0.45 * len(labels)), dpi=120, layout='constrained'
     )
     left, right = figure.subplots(1, 2, sharey=True)
-    for row, label in enumerate(labels):
-        colour = PALETTE[row % len(PALETTE)]
+    for at, label in enumerate(labels):
+        colour = PALETTE[at % len(PALETTE)]
         dots = {'color': colour, 'alpha': 0.55, 'ls': '', 'marker': 'o'}
-        column = values[label]
-        left.plot(column, [row] * len(column), markersize=5, **dots)
-        left.plot(
-            summary[label]['mean'], row, color=colour, marker='|', ms=18, mew=2
-        )
-        if row == 0:
-            continue
-        gains = _gains(values, label)
-        right.plot(gains, [row] * len(gains), markersize=5, **dots)
-        right.plot(
-            summary[label]['gain'], row, color=colour, marker='|', ms=18, mew=2
-        )
-        low, high = summary[label]['low'], summary[label]['high']
-        right.plot([low, high], [row, row], color=colour, linewidth=2)
+        bar = {'color': colour, 'marker': '|', 'ms': 18, 'mew': 2}
+        row, column = summary[label], values[label]
+        left.plot(column, [at] * len(column), markersize=5, **dots)
+        left.plot(row['mean'], at, **bar)
+        if at:
+            gains = [b - a for a, b in zip(values[labels[0]], column)]
+            right.plot(gains, [at] * len(gains), markersize=5, **dots)
+            right.plot(row['gain'], at, **bar)
+            ends = [row['low'], row['high']]
+            right.plot(ends, [at, at], color=colour, linewidth=2)
     right.axvline(0, color='0.4', linewidth=1)
     left.set_yticks(range(len(labels)), labels)
     left.set_ylim(len(labels) - 0.5, -0.5)
@@ -338,7 +298,6 @@ def plot(
     for axes in (left, right):
         axes.grid(axis='x', color='0.9')
         axes.set_axisbelow(True)
-        for side in ('top', 'right', 'left'):
-            axes.spines[side].set_visible(False)
+        axes.spines[['top', 'right', 'left']].set_visible(False)
         axes.tick_params(axis='y', length=0)
     figure.savefig(out)

@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
@@ -22,10 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
 from mmengine.runner import Runner, load_checkpoint
 
+from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
 from mmdiffkd.utils.setup_env import package_version
 
@@ -36,6 +34,8 @@ from .tables import markdown
 PACKAGES = ('mmpretrain', 'mmdet', 'mmseg')
 # Characters of a reason that are printed; the log has all of it.
 LONGEST = 300
+# Seconds after which a check is given up.
+TIMEOUT = 600
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,9 @@ class Line:
     Attributes:
         name (str): A config, as ``load_config`` takes it.
         taps (tuple[str, ...]): Where to distil; empty for the default.
-        shrink (int, optional): What lengths in the pipeline are divided by.
-            Defaults to None: see
-            :func:`~mmdiffkd.analysis.stock_recipes.reduce`.
-        fails (str): A part of the reason of an expected failure. Defaults to
-            '': the config should work.
+        shrink (int, optional): See :func:`~.stock_recipes.reduce`.
+        fails (str): A part of the reason of an expected failure; empty if
+            the config should work.
     """
 
     name: str
@@ -72,19 +70,10 @@ def read_list(text: str) -> list[Line]:
     return lines
 
 
-def check(line: Line, taps: Sequence[str], plain: bool, folder: Path) -> None:
-    """Train, load and predict.
-
-    Args:
-        line (Line): The recipe.
-        taps (Sequence[str]): Where to distil it.
-        plain (bool): Leave the distiller out.
-        folder (Path): For what a run writes. ``data`` is beside it.
-
-    Raises:
-        Exception: Of any kind, if something does not work. Its attribute
-            ``stage`` says where.
-    """
+def _steps(
+    line: Line, taps: Sequence[str], plain: bool, folder: Path
+) -> Iterator[str]:
+    """Train, load and predict in a folder; gives a name before each step."""
     config = (
         load_config(line.name)
         if plain
@@ -92,34 +81,29 @@ def check(line: Line, taps: Sequence[str], plain: bool, folder: Path) -> None:
     )
     reduce(config, line.shrink)
     config.work_dir = str(folder)
-    with _stage('training'):
-        runner = Runner.from_cfg(config)
-        runner.train()
-        if runner.iter != ITERATIONS:
-            raise RuntimeError(f'{runner.iter} iterations were run')
-        if not plain:
-            _see_losses(runner, len(taps))
+    yield 'training'
+    runner = Runner.from_cfg(config)
+    runner.train()
+    if runner.iter != ITERATIONS:
+        raise RuntimeError(f'{runner.iter} iterations were run')
+    if not plain:
+        _see_losses(runner, len(taps))
+    yield 'loading'
+    recipe = load_config(line.name)
+    reduce(recipe, line.shrink)
+    model = build_from_config(recipe).eval()
     checkpoint = Path(folder, 'last_checkpoint').read_text()
-    with _stage('loading'):
-        recipe = load_config(line.name)
-        reduce(recipe, line.shrink)
-        model = _load_plain(recipe, checkpoint)
-    with _stage('prediction'):
-        _predict(model, runner.build_dataloader(config.val_dataloader))
+    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    yield 'prediction'
+    batch = next(iter(runner.build_dataloader(config.val_dataloader)))
+    with torch.no_grad():
+        samples = model.test_step(batch)
+    keys = samples[0].all_keys() if samples else []
+    if not any(key.startswith('pred_') for key in keys):
+        raise RuntimeError('the samples hold no prediction')
 
 
-@contextmanager
-def _stage(name: str) -> Iterator[None]:
-    """Note in an error the step in which it came."""
-    print(f'--- {name}', flush=True)
-    try:
-        yield
-    except Exception as error:
-        error.stage = name
-        raise
-
-
-def _see_losses(runner, entries: int) -> None:
+def _see_losses(runner: Runner, entries: int) -> None:
     """Every entry gave a loss that is finite and not 0."""
     scalars = runner.message_hub.log_scalars
     losses = {
@@ -134,23 +118,6 @@ def _see_losses(runner, entries: int) -> None:
             raise RuntimeError(f'{key} is {value}')
 
 
-def _load_plain(config: Config, checkpoint: str):
-    # As the runner does.
-    model = config.model
-    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    model = MODELS.build(model)
-    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    return model.eval()
-
-
-def _predict(model, loader) -> None:
-    with torch.no_grad():
-        samples = model.test_step(next(iter(loader)))
-    keys = samples[0].all_keys() if samples else []
-    if not any(key.startswith('pred_') for key in keys):
-        raise RuntimeError('the samples hold no prediction')
-
-
 def check_here(line: Line, plain: bool) -> dict:
     """Check one config in this process and in its current folder.
 
@@ -159,17 +126,19 @@ def check_here(line: Line, plain: bool) -> dict:
         plain (bool): Leave the distiller out.
 
     Returns:
-        dict: ``taps``; ``stage`` and ``reason`` of a failure, both None if
-        there was none; ``memory``, the peak in GiB.
+        dict: ``taps``, ``stage``, ``reason`` and ``memory`` of a
+        :class:`Result`.
     """
-    result = {'taps': list(line.taps), 'stage': None, 'reason': None}
+    result = {'taps': list(line.taps), 'stage': 'config', 'reason': None}
     try:
         if not (plain or line.taps):
             result['taps'] = [default_tap(load_config(line.name))]
-        check(line, result['taps'], plain, Path.cwd())
+        for stage in _steps(line, result['taps'], plain, Path.cwd()):
+            print(f'--- {stage}', flush=True)
+            result['stage'] = stage
+        result['stage'] = None
     except Exception as error:
         traceback.print_exc()
-        result['stage'] = getattr(error, 'stage', 'config')
         text = ' '.join(str(error).split())
         result['reason'] = f'{type(error).__name__}: {text}'
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -185,11 +154,9 @@ class Result:
         taps (list[str]): Where it was distilled.
         stage (str, optional): In which step it failed. None: it works.
         reason (str, optional): Why.
-        recipes_own (bool): Whether the recipe also fails without the
-            distiller. Defaults to False.
-        seconds (float): How long it took. Defaults to NaN.
-        memory (float): The peak of the process in GiB. Defaults to NaN, of
-            a process that died.
+        recipes_own (bool): Whether the recipe also fails alone.
+        seconds (float): How long it took.
+        memory (float): The peak of the process in GiB; NaN if it died.
     """
 
     line: Line
@@ -221,66 +188,50 @@ class Result:
         return f'{owner}{self.stage}: {self.reason}'
 
 
-class Checker:
-    """Runs each check in a process of its own.
+def check(line: Line, folder: Path, timeout: float = TIMEOUT) -> Result:
+    """Check a config in a process of its own; if it fails, its recipe alone.
 
     Args:
-        folder (Path): For data, logs and results.
-        plain (bool): Check the recipes alone.
-        timeout (float): Seconds after which a check is given up.
+        line (Line): The config.
+        folder (Path): For data and logs. Data that is there is used.
+        timeout (float): Seconds. Defaults to :data:`TIMEOUT`.
     """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(folder / 'data')
+    start = time.monotonic()
+    result = Result(line, **_run(line, folder, timeout))
+    result.seconds = time.monotonic() - start
+    if not result.works:
+        alone = _run(line, folder, timeout, plain=True)
+        result.recipes_own = alone['stage'] is not None
+    return result
 
-    def __init__(self, folder: Path, plain: bool, timeout: float) -> None:
-        self.folder = folder.resolve()
-        self.plain = plain
-        self.timeout = timeout
-        folder.mkdir(parents=True, exist_ok=True)
-        write_data(folder / 'data')
 
-    def file_of(self, line: Line, suffix: str, plain: bool) -> Path:
-        """The file of a config: its log or its result."""
-        name = line.name.removesuffix('.py')
-        slug = re.sub(r'[^\w.-]+', '_', ' '.join([name, *line.taps]))
-        return self.folder / (slug + '.plain' * plain + suffix)
-
-    def done(self, line: Line) -> Result | None:
-        """What an earlier run found out."""
-        file = self.file_of(line, '.json', self.plain)
-        if not file.is_file():
-            return None
-        return Result(line, **json.loads(file.read_text()))
-
-    def __call__(self, line: Line) -> Result:
-        """Check a config; on a failure, try its recipe alone."""
-        start = time.monotonic()
-        found = self._run(line, self.plain)
-        found['seconds'] = time.monotonic() - start
-        if found['stage']:
-            alone = found if self.plain else self._run(line, plain=True)
-            found['recipes_own'] = alone['stage'] is not None
-        file = self.file_of(line, '.json', self.plain)
-        file.write_text(json.dumps(found))
-        return Result(line, **found)
-
-    def _run(self, line: Line, plain: bool) -> dict:
-        log = self.file_of(line, '.log', plain)
-        with TemporaryDirectory(dir=self.folder) as folder:
-            # A fork has imported everything, which takes longest.
-            process = get_context('fork').Process(
-                target=_in_folder, args=(Path(folder), log, line, plain)
-            )
-            process.start()
-            process.join(self.timeout)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-                reason = f'took more than {self.timeout:g} s'
-            else:
-                reason = f'ended with status {process.exitcode}'
-            result = Path(folder, 'result.json')
-            if result.is_file():
-                return json.loads(result.read_text())
-        return {'taps': list(line.taps), 'stage': 'process', 'reason': reason}
+def _run(
+    line: Line, folder: Path, timeout: float, plain: bool = False
+) -> dict:
+    """:func:`check_here` in a process of its own."""
+    name = ' '.join([line.name.removesuffix('.py'), *line.taps])
+    slug = re.sub(r'[^\w.-]+', '_', name) + '.plain' * plain
+    with TemporaryDirectory(dir=folder) as place:
+        # A fork has imported everything, which takes longest.
+        process = get_context('fork').Process(
+            target=_in_folder,
+            args=(Path(place), folder / f'{slug}.log', line, plain),
+        )
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            reason = f'took more than {timeout:g} s'
+        else:
+            reason = f'ended with status {process.exitcode}'
+        result = Path(place, 'result.json')
+        if result.is_file():
+            return json.loads(result.read_text())
+    return {'taps': list(line.taps), 'stage': 'process', 'reason': reason}
 
 
 def _in_folder(folder: Path, log: Path, line: Line, plain: bool) -> None:
@@ -370,13 +321,12 @@ python tools/misc/check_compatibility.py \\
 
 def page(results: Sequence[Result], command: str) -> str:
     """The document with all results."""
-    versions = ', '.join(
-        f'{name} {package_version(name)}'
-        for name in ('torch', 'mmengine', 'mmcv', *PACKAGES)
-    )
+    names = ('torch', 'mmengine', 'mmcv', *PACKAGES)
     return PAGE.format(
         command=command,
         summary=summary(results),
-        versions=versions,
+        versions=', '.join(
+            f'{name} {package_version(name)}' for name in names
+        ),
         table=table(results),
     )

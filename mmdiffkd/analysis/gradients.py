@@ -20,25 +20,26 @@ from mmdiffkd.models.necks import DiffKDNeck
 from mmdiffkd.utils import read_checkpoint
 from mmdiffkd.utils.data_root import check_data_root
 
-from .tables import markdown
+#: Columns of :func:`~.tables.table` for what :func:`compare` found.
+COLUMNS = [
+    ('grad_steps', '{grad_steps}'),
+    ("student's gradient: cosine", '{student[cosine]:.3f}'),
+    ('length', '{student[length]:.3f}'),
+    ("denoiser's: cosine", '{denoiser[cosine]:.3f}'),
+    ('length', '{denoiser[length]:.3f}'),
+]
 
 
-def gradients(
+def _necks(model: Distiller) -> list[DiffKDNeck]:
+    return [m for m in model.modules() if isinstance(m, DiffKDNeck)]
+
+
+def _gradients(
     model: Distiller, data: dict, grad_steps: int | None
-) -> dict[str, Tensor]:
-    """The distances' gradients, one long vector a part.
-
-    Args:
-        model (Distiller): Is left as it is.
-        data (dict): A batch that its preprocessor has seen.
-        grad_steps (int, optional): In how many steps the gradient passes
-            through the denoiser; None is all.
-
-    Returns:
-        dict[str, Tensor]: Of the ``student`` and of the ``denoiser``.
-    """
+) -> tuple[Tensor, Tensor]:
+    """The distances' gradients of student and denoisers, a vector each."""
     model = deepcopy(model)
-    necks = [m for m in model.modules() if isinstance(m, DiffKDNeck)]
+    necks = _necks(model)
     for neck in necks:
         if grad_steps is not None:
             neck.sampler.grad_steps = grad_steps
@@ -46,21 +47,21 @@ def gradients(
         # The student's own randomness, dropout say, is the same each time.
         torch.manual_seed(0)
         losses = model.loss(data['inputs'], data['data_samples'])
-    distances = [v for k, v in losses.items() if k.endswith('.loss_kd')]
+    student = list(model.student.parameters())
     denoisers = [p for neck in necks for p in neck.denoiser.parameters()]
-    parts = {'student': list(model.student.parameters())}
-    parts['denoiser'] = denoisers
     found = torch.autograd.grad(
-        sum(distances),
-        [p for part in parts.values() for p in part],
+        sum(v for k, v in losses.items() if k.endswith('.loss_kd')),
+        student + denoisers,
         allow_unused=True,
         materialize_grads=True,
     )
-    flat = iter(g.flatten() for g in found)
-    return {
-        name: torch.cat(list(islice(flat, len(part))))
-        for name, part in parts.items()
-    }
+    flat = [gradient.flatten() for gradient in found]
+    return torch.cat(flat[: len(student)]), torch.cat(flat[len(student) :])
+
+
+def _nearness(part: Tensor, whole: Tensor) -> tuple[float, float]:
+    cosine = torch.cosine_similarity(part, whole, dim=0)
+    return cosine.item(), (part.norm() / whole.norm()).item()
 
 
 def compare(config: Config, checkpoint: str, batches: int) -> list[dict]:
@@ -84,11 +85,7 @@ def compare(config: Config, checkpoint: str, batches: int) -> list[dict]:
     # Noise and augmentation are the same in every call.
     set_random_seed(0)
     model = build_from_config(config)
-    steps = [
-        len(m.sampler.timesteps)
-        for m in model.modules()
-        if isinstance(m, DiffKDNeck)
-    ]
+    steps = [len(neck.sampler.timesteps) for neck in _necks(model)]
     if not steps:
         raise ValueError(
             'the config has no DiffKDNeck in `model.distill`: there are no '
@@ -104,52 +101,19 @@ def compare(config: Config, checkpoint: str, batches: int) -> list[dict]:
     model.load_state_dict(state['state_dict'] | state['distill_state_dict'])
     model.to(get_device()).train()
     loader = Runner.build_dataloader(deepcopy(config.train_dataloader), seed=0)
-    rows = [{'grad_steps': k, 'found': []} for k in range(1, max(steps) + 1)]
+    found = {grad_steps: [] for grad_steps in range(1, max(steps) + 1)}
     for batch in islice(loader, batches):
         data = model.data_preprocessor(batch, True)
-        whole = gradients(model, data, None)
-        for row in rows:
-            part = gradients(model, data, row['grad_steps'])
-            row['found'].append([_nearness(part[k], whole[k]) for k in whole])
+        whole = _gradients(model, data, None)
+        for grad_steps, rows in found.items():
+            part = _gradients(model, data, grad_steps)
+            rows.append(list(map(_nearness, part, whole)))
+    means = {k: torch.tensor(v).mean(dim=0).tolist() for k, v in found.items()}
     return [
         {
-            'grad_steps': row['grad_steps'],
-            **{
-                name: dict(zip(('cosine', 'length'), mean))
-                for name, mean in zip(
-                    ('student', 'denoiser'),
-                    torch.tensor(row['found']).mean(dim=0).tolist(),
-                )
-            },
+            'grad_steps': grad_steps,
+            'student': dict(zip(('cosine', 'length'), student)),
+            'denoiser': dict(zip(('cosine', 'length'), denoiser)),
         }
-        for row in rows
+        for grad_steps, (student, denoiser) in means.items()
     ]
-
-
-def _nearness(part: Tensor, whole: Tensor) -> tuple[float, float]:
-    cosine = torch.cosine_similarity(part, whole, dim=0)
-    return cosine.item(), (part.norm() / whole.norm()).item()
-
-
-def table(rows: list[dict]) -> str:
-    """What :func:`compare` found, in Markdown."""
-    return markdown(
-        [
-            'grad_steps',
-            "student's gradient: cosine",
-            'length',
-            "denoiser's: cosine",
-            'length',
-        ],
-        [
-            [
-                row['grad_steps'],
-                *(
-                    f'{row[part][key]:.3f}'
-                    for part in ('student', 'denoiser')
-                    for key in ('cosine', 'length')
-                ),
-            ]
-            for row in rows
-        ],
-    )

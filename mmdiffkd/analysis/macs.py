@@ -6,6 +6,7 @@ counted once. Normalisation, activations and the distance are left out.
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from mmengine.config import Config
@@ -33,6 +34,10 @@ def count_parameters(module: nn.Module, trained: bool = False) -> int:
     )
 
 
+def _cost(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+    return {'parameters': count_parameters(module), 'macs': count_macs(run)}
+
+
 @torch.no_grad()
 def count_macs(run: Callable[[], object], batch_size: int = BATCH_SIZE) -> int:
     """Multiply-adds for one image of what a function runs.
@@ -40,13 +45,6 @@ def count_macs(run: Callable[[], object], batch_size: int = BATCH_SIZE) -> int:
     MMEngine's ``get_model_complexity_info`` traces one forward pass of one
     module, and cannot look at a loss or a step. Where both can count, they
     agree but for the normalisation that MMEngine adds.
-
-    Args:
-        run (Callable): Runs a batch through a network.
-        batch_size (int): The size of that batch. Defaults to 2.
-
-    Returns:
-        int: Multiply-adds of convolutions and matrix products.
     """
     with FlopCounterMode(display=False) as counter:
         run()
@@ -67,11 +65,10 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
 
     Returns:
         dict: ``shape``; ``deployed`` (``parameters``, and ``macs`` of one
-        image); for a distiller also ``teacher`` and ``entries`` (entry's
-        name to what its necks and losses need) of the same form,
-        ``trained`` (the parameters that are, of ``student`` and ``necks``),
-        ``step_macs`` (``student``, ``added``) and ``step_ratio``: a step
-        with distillation over the student's own.
+        image); for a distiller also ``teacher`` and ``entries`` (by name) of
+        the same form, ``trained`` (the parameters that are, of ``student``
+        and ``necks``), ``step_macs`` (``student``, ``added``) and
+        ``step_ratio``: a step with distillation over the student's own.
     """
     config = copy.deepcopy(config)
     if shape is None:
@@ -86,27 +83,20 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     student = model.student if distills else model
     costs = {
         'shape': [height, width],
-        'deployed': {
-            'parameters': count_parameters(student),
-            'macs': count_macs(lambda: student(inputs, mode='tensor')),
-        },
+        'deployed': _cost(student, lambda: student(inputs, mode='tensor')),
     }
     if not distills:
         return costs
 
     entries = model.distill.values()
     taps = sorted({tap for entry in entries for tap in entry.teacher_at})
-    costs['teacher'] = {
-        'parameters': count_parameters(model.teacher.network),
-        'macs': count_macs(lambda: model.teacher(inputs, taps)),
-    }
+    costs['teacher'] = _cost(
+        model.teacher.network, lambda: model.teacher(inputs, taps)
+    )
     costs['entries'] = {
-        name: {
-            'parameters': count_parameters(entry),
-            'macs': count_macs(
-                lambda name=name: model.train().check_batch(BATCH_SIZE, name)
-            ),
-        }
+        name: _cost(
+            entry, partial(model.train().check_batch, BATCH_SIZE, name)
+        )
         for name, entry in model.distill.items()
     }
     costs['trained'] = {
@@ -122,12 +112,9 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
 
 
 def count_state(optimizer: dict) -> int:
-    """How many numbers an optimizer keeps for each parameter.
+    """How many numbers an optimizer, a config, keeps for each parameter.
 
     Found by one step on a parameter of six numbers.
-
-    Args:
-        optimizer (dict): Its config, without ``params``.
     """
     parameter = nn.Parameter(torch.ones(2, 3))
     parameter.grad = torch.ones_like(parameter)
@@ -154,7 +141,7 @@ def get_scaling(config: Config, costs: dict, gpus: int) -> dict:
 
     Args:
         config (Config): The distiller's whole config.
-        costs (dict): What :func:`get_costs` found.
+        costs (dict): What :func:`get_costs` found for it.
         gpus (int): How many there are.
 
     Returns:
@@ -197,18 +184,16 @@ def readable(number: float) -> str:
 
 def describe(costs: dict) -> str:
     """What :func:`get_costs` found, as text."""
-    rows = [('deployed', costs['deployed'])]
+    rows = {'deployed': costs['deployed']}
     if 'teacher' in costs:
-        rows.append(('teacher, forward', costs['teacher']))
-        rows += [
-            (f'necks of {name!r}, forward', entry)
-            for name, entry in costs['entries'].items()
-        ]
+        rows['teacher, forward'] = costs['teacher']
+        for name, entry in costs['entries'].items():
+            rows[f'necks of {name!r}, forward'] = entry
     cells = [('', 'parameters', 'MACs/image')]
-    cells += [
-        (name, readable(row['parameters']), readable(row['macs']))
-        for name, row in rows
-    ]
+    for name, row in rows.items():
+        cells.append(
+            (name, *(readable(row[k]) for k in ('parameters', 'macs')))
+        )
     height, width = costs['shape']
     lines = [aligned(cells), f'images of {height} x {width}']
     if 'step_macs' in costs:
@@ -235,29 +220,23 @@ def describe_scaling(costs: dict, scaling: list[dict]) -> str:
         ('', *(f'{s["gpus"]} GPUs' for s in scaling)),
         ('images a step', *(str(s['images']) for s in scaling)),
     ]
-    for label, group, key in (
-        ('a GPU sends, DDP or ZeRO', 'sent', 'ddp'),
-        ('  the student alone', 'sent', 'student'),
-        ('a GPU sends, FSDP', 'sent', 'fsdp'),
-        ('a GPU holds, DDP', 'held', 'ddp'),
-        ('a GPU holds, ZeRO-2', 'held', 'zero2'),
-        ('a GPU holds, FSDP, at least', 'held', 'fsdp'),
-    ):
-        rows.append((label, *(f'{readable(s[group][key])}B' for s in scaling)))
-    rows.append(
-        (
-            'MACs for a byte sent, DDP',
-            *(readable(s['macs'] / s['sent']['ddp']) for s in scaling),
+    rows += [
+        (label, *(f'{readable(s[group][key])}B' for s in scaling))
+        for label, group, key in (
+            ('a GPU sends, DDP or ZeRO', 'sent', 'ddp'),
+            ('  the student alone', 'sent', 'student'),
+            ('a GPU sends, FSDP', 'sent', 'fsdp'),
+            ('a GPU holds, DDP', 'held', 'ddp'),
+            ('a GPU holds, ZeRO-2', 'held', 'zero2'),
+            ('a GPU holds, FSDP, at least', 'held', 'fsdp'),
         )
-    )
-    return '\n'.join(
-        [
-            f'Shares of the arithmetic: student {student:.0%}, teacher '
-            f'{teacher:.0%}, necks {1 - student - teacher:.0%}.',
-            f'Trained: {readable(trained["student"])} parameters of the '
-            f'student, {readable(trained["necks"])} of necks. Teacher on '
-            f'each GPU: {readable(held)}B.',
-            '',
-            aligned(rows),
-        ]
+    ]
+    per_byte = [readable(s['macs'] / s['sent']['ddp']) for s in scaling]
+    rows.append(('MACs for a byte sent, DDP', *per_byte))
+    return (
+        f'Shares of the arithmetic: student {student:.0%}, teacher '
+        f'{teacher:.0%}, necks {1 - student - teacher:.0%}.\n'
+        f'Trained: {readable(trained["student"])} parameters of the '
+        f'student, {readable(trained["necks"])} of necks. Teacher on '
+        f'each GPU: {readable(held)}B.\n\n' + aligned(rows)
     )

@@ -10,20 +10,12 @@ from torch.profiler import ProfilerActivity, profile
 def peak_memory(
     function: Callable[[], object], device: str | torch.device = 'cpu'
 ) -> int:
-    """The most memory that a call has in use at a time.
+    """The most bytes that a call has in use at a time.
 
     What is allocated when the call begins does not count. On the CPU every
     allocation of PyTorch's is seen, also those inside its operators and in
     compiled code, but none of NumPy's or Python's. On CUDA it is what
     PyTorch's caching allocator has handed out.
-
-    Args:
-        function (Callable): What to call, without arguments.
-        device (str | torch.device): The device whose memory is measured.
-            Defaults to 'cpu'.
-
-    Returns:
-        int: Bytes.
 
     Raises:
         ValueError: If the device is neither the CPU nor CUDA.
@@ -58,16 +50,12 @@ def peak_memory(
 def kept_for_backward(
     function: Callable[[], object], leaves: Sequence[Tensor] = ()
 ) -> int:
-    """How much a call keeps from its forward to its backward pass.
+    """How many bytes a call keeps from its forward to its backward pass.
 
     Args:
-        function (Callable): What to call, without arguments. It runs both
-            passes.
+        function (Callable): Runs both passes.
         leaves (Sequence[Tensor]): Tensors that do not count. Their gradients
             are dropped afterwards. Defaults to ().
-
-    Returns:
-        int: Bytes.
     """
     kept: dict[int, int] = {}
     own = {leaf.untyped_storage().data_ptr() for leaf in leaves}

@@ -34,14 +34,8 @@ def pool(tensor: Tensor) -> Tensor:
     return tensor.float().mean(dim=1) if tensor.dim() == 3 else tensor
 
 
-class Observed:
-    """A network, the tensors at its taps, and its accuracy and confidence.
-
-    Args:
-        network (nn.Module): A classifier.
-        taps (Sequence[str]): Where its features are read.
-        role (str): 'student' or 'teacher', for error messages.
-    """
+class _Observed:
+    """A classifier, the tensors at its taps, its accuracy and confidence."""
 
     def __init__(
         self, network: nn.Module, taps: Sequence[str], role: str
@@ -51,14 +45,7 @@ class Observed:
         self.calibration = CalibrationError()
 
     def __call__(self, batch: dict) -> list[Tensor]:
-        """Run a batch of the data loader.
-
-        Returns:
-            list[Tensor]: Pooled features (B, C), one a tapped tensor.
-
-        Raises:
-            ValueError: If the network returns no logits.
-        """
+        """Run a batch; gives pooled features (B, C), one a tapped tensor."""
         data = self.network.data_preprocessor(batch, False)
         with self.taps.record():
             logits = self.network(data['inputs'], mode='tensor')
@@ -80,31 +67,9 @@ class Observed:
         self.taps.clear()
         return features
 
-    @property
-    def summary(self) -> dict[str, float]:
-        """Accuracy in percent and the calibration error, 0 to 1."""
-        return {
-            'accuracy': 100 * self.calibration.accuracy,
-            'calibration_error': self.calibration.compute(),
-        }
 
-
-def choose_entry(
-    config: Config, name: str | None
-) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """The entry to compare at, the one named or the first.
-
-    Args:
-        config (Config): A distiller's whole config.
-        name (str, optional): The name of the entry. None is the first.
-
-    Returns:
-        tuple[str, tuple[str, ...], tuple[str, ...]]: Its name, its taps in
-        the student and its taps in the teacher.
-
-    Raises:
-        ValueError: If there is no such entry.
-    """
+def _entry_name(config: Config, name: str | None) -> str:
+    """The name of an entry that is there; None is the first."""
     entries = {k: v for k, v in config.model.distill.items() if v is not None}
     if name is None:
         name = next(iter(entries), None)
@@ -113,23 +78,16 @@ def choose_entry(
             f'entry={name!r}: `model.distill` has no such entry. '
             + did_you_mean(str(name), entries)
         )
-    spec = read_entry(name, entries[name])
-    return name, spec.student_at, spec.teacher_at
+    return name
 
 
-def build_student(config: Config) -> nn.Module:
+def _build_student(config: Config) -> nn.Module:
     """The plain student of a distiller's config."""
-    preprocessor = config.model.get('data_preprocessor')
-    return build_from_config(
-        Config(
-            dict(
-                model=config.model.student,
-                data_preprocessor=preprocessor
-                or config.get('data_preprocessor'),
-                default_scope=config.get('default_scope'),
-            )
-        )
-    )
+    plain = deepcopy(config)
+    plain.model = config.model.student
+    if config.model.get('data_preprocessor'):
+        plain.data_preprocessor = config.model.data_preprocessor
+    return build_from_config(plain)
 
 
 @torch.no_grad()
@@ -164,18 +122,19 @@ def compare(
             "the config has no `model.distill`: give a distiller's, with "
             'the student, the teacher and an entry that names the taps'
         )
-    entry, student_at, teacher_at = choose_entry(config, entry)
+    entry = _entry_name(config, entry)
+    spec = read_entry(entry, config.model.distill[entry])
     check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
     frozen = FrozenTeacher(**config.model.teacher)
     frozen.init_weights()
-    teacher = Observed(frozen.network, teacher_at, 'teacher')
+    teacher = _Observed(frozen.network, spec.teacher_at, 'teacher')
     students = []
     for checkpoint in checkpoints:
-        network = build_student(config)
+        network = _build_student(config)
         weights = plain_state_dict(read_checkpoint(checkpoint))
         load_weights(network, weights, str(checkpoint))
-        students.append(Observed(network, student_at, 'student'))
+        students.append(_Observed(network, spec.student_at, 'student'))
 
     alignments = [defaultdict(LinearCKA) for _ in students]
     loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
@@ -187,14 +146,14 @@ def compare(
                 alignment[level].update(*pair)
     return {
         'entry': entry,
-        'student_at': list(student_at),
-        'teacher_at': list(teacher_at),
+        'student_at': list(spec.student_at),
+        'teacher_at': list(spec.teacher_at),
         'images': len(loader.dataset),
-        'teacher': teacher.summary,
+        'teacher': teacher.calibration.compute(),
         'students': [
             {
                 'checkpoint': str(checkpoint),
-                **student.summary,
+                **student.calibration.compute(),
                 'cka': [level.compute() for level in alignment.values()],
             }
             for checkpoint, student, alignment in zip(
@@ -211,12 +170,11 @@ def describe(result: dict) -> str:
         f'teacher at {result["teacher_at"]}; {result["images"]} images',
         f'{"accuracy %":>10}{"ECE":>9}  CKA with the teacher, by level',
     ]
-    rows = [('teacher', result['teacher'])]
-    rows += [(s['checkpoint'], s) for s in result['students']]
-    for name, row in rows:
+    teacher = {'checkpoint': 'teacher', **result['teacher']}
+    for row in (teacher, *result['students']):
         cka = ', '.join(f'{value:.4f}' for value in row.get('cka', []))
         lines.append(
             f'{row["accuracy"]:>10.2f}{row["calibration_error"]:>9.4f}  '
-            f'{cka:<9}  {name}'
+            f'{cka:<9}  {row["checkpoint"]}'
         )
     return '\n'.join(lines)

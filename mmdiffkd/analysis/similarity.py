@@ -12,8 +12,7 @@ class LinearCKA:
     ``|Yc' Xc|^2 / (|Xc' Xc| |Yc' Yc|)`` in Frobenius norms, with columns
     centred over all samples: 1 for features that a rotation and one scale
     turn into each other, near 0 for unrelated ones. Few samples for many
-    channels raise it. Kept is one matrix of C1 + C2 rows and columns, in
-    float64.
+    channels raise it. One float64 matrix of C1 + C2 rows and columns is kept.
 
     Source: Kornblith et al., "Similarity of Neural Network Representations
     Revisited" (2019), Eq. (4) with linear kernels.
@@ -26,14 +25,10 @@ class LinearCKA:
         self._channels = 0
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch.
-
-        Args:
-            x (Tensor): One network's features, (N, C1).
-            y (Tensor): The other's for the same samples, (N, C2).
+        """Take in features (N, C1) and (N, C2) of the same samples.
 
         Raises:
-            ValueError: If they are no vectors of as many samples.
+            ValueError: If they have other shapes.
         """
         if x.dim() != 2 or y.dim() != 2 or len(x) != len(y):
             raise ValueError(
@@ -58,43 +53,31 @@ class LinearCKA:
         self._channels = x.shape[1]
 
     def compute(self) -> float:
-        """The alignment so far, NaN if a feature is constant.
+        """The alignment so far, from 0 to 1; NaN if a feature is constant.
 
-        That is if its samples are within 1e-12 of their mean, since rounding
-        may keep equal numbers apart from it.
+        A feature is constant if its samples are within 1e-12 of their mean,
+        since rounding may keep equal numbers apart from it.
 
         Raises:
             ValueError: Without any sample.
         """
         if self._count == 0:
             raise ValueError('there are no samples: call update first')
-        c = self._channels
-        for columns in (slice(c), slice(c, None)):
+        x, y = slice(self._channels), slice(self._channels, None)
+        for columns in (x, y):
             spread = self._scatter[columns, columns].trace()
             size = self._count * self._mean[columns].square().sum()
             if spread <= 1e-24 * size:
                 return math.nan
         within_x, within_y, between = (
             self._scatter[rows, columns].norm()
-            for rows, columns in (
-                (slice(c), slice(c)),
-                (slice(c, None), slice(c, None)),
-                (slice(c), slice(c, None)),
-            )
+            for rows, columns in ((x, x), (y, y), (x, y))
         )
         return (between**2 / (within_x * within_y)).item()
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """Linear centred kernel alignment, see :class:`LinearCKA`.
-
-    Args:
-        x (Tensor): One network's features, (N, C1).
-        y (Tensor): The other's for the same samples, (N, C2).
-
-    Returns:
-        float: From 0 to 1.
-    """
+    """:class:`LinearCKA` of features (N, C1) and (N, C2)."""
     alignment = LinearCKA()
     alignment.update(x, y)
     return alignment.compute()

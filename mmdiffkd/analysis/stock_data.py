@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw
 
 #: Pictures of a split.
 PICTURES = 2
+#: A class and x1, y1, x2, y2.
+Box = tuple[int, list[int]]
 
 
 def write_data(root: Path) -> None:
@@ -35,25 +37,21 @@ def write_data(root: Path) -> None:
             scene, boxes = _scene((512, 256), 19, random)
             place = partial / 'cityscapes'
             stem = f'{split}/generated/{index}'
-            _save(scene, place / 'leftImg8bit' / f'{stem}_leftImg8bit.png')
-            _save(
-                _label_map(scene.size, boxes),
-                place / 'gtFine' / f'{stem}_gtFine_labelTrainIds.png',
-            )
+            _save(scene, place / f'leftImg8bit/{stem}_leftImg8bit.png')
+            labels = _label_map(scene.size, boxes)
+            _save(labels, place / f'gtFine/{stem}_gtFine_labelTrainIds.png')
             scene, boxes = _scene((200, 150), 151, random)
             place = partial / 'ade/ADEChallengeData2016'
             _save(scene, place / f'images/{short}/{index}.jpg')
-            _save(
-                _label_map(scene.size, boxes),
-                place / f'annotations/{short}/{index}.png',
-            )
+            labels = _label_map(scene.size, boxes)
+            _save(labels, place / f'annotations/{short}/{index}.png')
     partial.rename(root)
 
 
 def _scene(
     size: tuple[int, int], classes: int, random: np.random.Generator
-) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """Noise with a few rectangles, and their class and x1, y1, x2, y2."""
+) -> tuple[Image.Image, list[Box]]:
+    """Noise with a few rectangles."""
     pixels = random.integers(0, 256, (*size[::-1], 3), 'uint8')
     scene = Image.fromarray(pixels)
     draw = ImageDraw.Draw(scene)
@@ -67,9 +65,7 @@ def _scene(
     return scene, boxes
 
 
-def _label_map(
-    size: tuple[int, int], boxes: Sequence[tuple[int, list[int]]]
-) -> Image.Image:
+def _label_map(size: tuple[int, int], boxes: Sequence[Box]) -> Image.Image:
     labels = Image.new('L', size)
     for label, box in boxes:
         ImageDraw.Draw(labels).rectangle(box, label)
@@ -81,6 +77,11 @@ def _save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
+def _write_text(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 def _write_imagenet(
     root: Path, split: str, random: np.random.Generator
 ) -> None:
@@ -89,9 +90,7 @@ def _write_imagenet(
         scene, boxes = _scene((280, 260), 1000, random)
         _save(scene, root / split / f'{index}.jpg')
         lines.append(f'{index}.jpg {boxes[0][0]}\n')
-    meta = root / 'meta' / f'{split}.txt'
-    meta.parent.mkdir(parents=True, exist_ok=True)
-    meta.write_text(''.join(lines))
+    _write_text(''.join(lines), root / f'meta/{split}.txt')
 
 
 def _write_coco(root: Path, split: str, random: np.random.Generator) -> None:
@@ -120,15 +119,10 @@ def _write_coco(root: Path, split: str, random: np.random.Generator) -> None:
                     'iscrowd': 0,
                 }
             )
-    categories = [{'id': i, 'name': name} for i, name in enumerate(names)]
+    content = {
+        'images': images,
+        'annotations': annotations,
+        'categories': [{'id': i, 'name': n} for i, n in enumerate(names)],
+    }
     file = root / f'annotations/instances_{split}2017.json'
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        json.dumps(
-            {
-                'images': images,
-                'annotations': annotations,
-                'categories': categories,
-            }
-        )
-    )
+    _write_text(json.dumps(content), file)

@@ -1,6 +1,6 @@
 """Stock recipes, wrapped in a distiller and reduced to two iterations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,7 +13,7 @@ BATCH_SIZE = 2
 SHRINK = {'mmdet': 4, 'mmseg': 8}
 # A smaller number under one of the keys is not a length in pixels.
 SHORTEST = 64
-LENGTHS = (
+LENGTHS = {
     'border',
     'crop_size',
     'img_scale',
@@ -23,7 +23,7 @@ LENGTHS = (
     'scales',
     'size',
     'stride',
-)
+}
 # When stock hooks change the last epochs: here before the second iteration.
 LAST_EPOCHS = {'num_last_epochs': 0, 'switch_epoch': 1}
 LINES = """\
@@ -67,12 +67,9 @@ def default_tap(config: Config) -> str:
 
 
 def distilled(name: str, taps: Sequence[str], file: Path) -> Config:
-    """A recipe with the documented lines around it.
+    """A recipe with the documented lines around it, an entry for each tap.
 
-    Args:
-        name (str): The recipe.
-        taps (Sequence[str]): An entry for each.
-        file (Path): Where to write the lines.
+    The lines are written to ``file``.
     """
     recipe = load_config(name)
     entries = ''.join(
@@ -99,18 +96,24 @@ def reduce(config: Config, shrink: int | None = None) -> None:
             Defaults to None: :data:`SHRINK`.
     """
     plain = config.model.get('student', config.model)
-    _strip_weights(plain)
+    for part in _dicts(plain):
+        if 'Pretrained' in str(part.get('init_cfg')):
+            part['init_cfg'] = None
+        if part.get('pretrained'):
+            part['pretrained'] = None
     if shrink is None:
         shrink = SHRINK.get(config.get('default_scope'), 1)
-    for part in (
+    with_lengths = [
         config.train_dataloader,
         config.val_dataloader,
         config.get('custom_hooks'),
         config.get('data_preprocessor'),
         plain.get('data_preprocessor'),
         plain.get('test_cfg'),
-    ):
-        _shorten(part, shrink)
+    ]
+    for part in _dicts(with_lengths):
+        for key in LENGTHS & part.keys():
+            part[key] = _shorter(part[key], shrink)
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.batch_size = min(loader.batch_size, BATCH_SIZE)
         loader.update(num_workers=0, persistent_workers=False)
@@ -138,29 +141,14 @@ def reduce(config: Config, shrink: int | None = None) -> None:
     config.update(load_from=None, resume=False, randomness=dict(seed=0))
 
 
-def _strip_weights(value: object) -> None:
+def _dicts(value: object) -> Iterator[dict]:
+    """Every dict in a config, outer ones first."""
     if isinstance(value, dict):
-        if 'Pretrained' in str(value.get('init_cfg')):
-            value['init_cfg'] = None
-        if value.get('pretrained'):
-            value['pretrained'] = None
-        for item in value.values():
-            _strip_weights(item)
-    elif isinstance(value, (list, tuple)):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
         for item in value:
-            _strip_weights(item)
-
-
-def _shorten(value: object, shrink: int) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key in LENGTHS:
-                value[key] = _shorter(item, shrink)
-            else:
-                _shorten(item, shrink)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _shorten(item, shrink)
+            yield from _dicts(item)
 
 
 def _shorter(value: object, shrink: int) -> object:

@@ -1,6 +1,6 @@
 """Tables, in Markdown and in plain text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import DataRow, TableFormat, tabulate
 
@@ -19,16 +19,7 @@ _MARKDOWN = TableFormat(
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown.
-
-    Args:
-        headings (Sequence[str]): The first line.
-        rows (Iterable[Sequence[object]]): The others; texts are printed as
-            they are.
-
-    Returns:
-        str: The lines, without an end of line after the last.
-    """
+    """A table in Markdown, without an end of line after the last."""
     return tabulate(
         rows,
         headings,
@@ -38,20 +29,39 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
+def table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str]]) -> str:
+    """A table in Markdown of rows that are dicts.
+
+    Args:
+        rows (Sequence[Mapping]): The rows. One without a value that a cell
+            shows has an empty cell.
+        columns (Sequence[tuple[str, str]]): A heading, and what
+            ``str.format`` makes a cell of: ``'{ms:.2f}'``. Columns that are
+            empty in every row are left out.
+    """
+    cells = [[_cell(text, row) for row in rows] for _, text in columns]
+    kept = [i for i, column in enumerate(cells) if any(column)]
+    return markdown(
+        [columns[i][0] for i in kept], zip(*(cells[i] for i in kept))
+    )
+
+
+def _cell(text: str, row: Mapping) -> str:
+    try:
+        return text.format_map(row)
+    except KeyError:
+        return ''
+
+
 def aligned(
     rows: Iterable[Sequence[str]], label: int = 28, cell: int = 12
 ) -> str:
-    """A table in plain text.
+    """A table in plain text: labels on the left, cells on the right.
 
     Args:
         rows (Iterable[Sequence[str]]): Rows, each with a label first.
-        label (int): Width of the labels, which stand on the left. Defaults
-            to 28.
-        cell (int): Width of the other cells, which stand on the right.
-            Defaults to 12.
-
-    Returns:
-        str: The lines, without an end of line after the last.
+        label (int): Width of the labels. Defaults to 28.
+        cell (int): Width of the other cells. Defaults to 12.
     """
     return '\n'.join(
         f'{first:<{label}}' + ''.join(f'{text:>{cell}}' for text in others)

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +22,7 @@ MIB = 2**20
 
 @dataclass
 class Part:
-    """Something to time.
-
-    Attributes:
-        name (str): What the tables call it.
-        run (Callable): What is timed.
-        leaves (Sequence[Tensor]): Their gradients are dropped before each
-            run.
-    """
+    """Something to time; gradients of ``leaves`` are dropped before a run."""
 
     name: str
     run: Callable[[], object]
@@ -50,12 +44,15 @@ class Settings:
         amp (torch.dtype, optional): Type of autocast. Defaults to None:
             float32.
         compile (bool): Whether to compile what is ours. Defaults to False.
+        reference (type, optional): The released DiffKD module, which is
+            measured beside ours. Defaults to None.
     """
 
     device: torch.device
     repetitions: int = 10
     amp: torch.dtype | None = None
     compile: bool = False
+    reference: type[nn.Module] | None = None
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Autocast, or nothing."""
@@ -74,14 +71,9 @@ class Settings:
         module: nn.Module,
         inputs: Sequence[Tensor] = (),
     ) -> Part:
-        """Forward and backward of what gives a loss.
+        """Forward, under autocast, and backward of what gives a loss.
 
-        Args:
-            name (str): The part's name.
-            forward (Callable): Gives the loss; runs under autocast.
-            module (nn.Module): The module whose parameters get gradients.
-            inputs (Sequence[Tensor]): Tensors that get one, too. Defaults
-                to ().
+        The parameters of ``module`` and the ``inputs`` get gradients.
         """
 
         def run() -> None:
@@ -113,10 +105,6 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
     They run in turn so that a machine that slows down slows all of them
     down.
 
-    Args:
-        parts (Sequence[Part]): What to measure.
-        settings (Settings): How.
-
     Returns:
         list[dict]: A row for each part: ``part``, ``ms`` (median),
         ``ms_low`` and ``ms_high`` (quartiles), ``peak_mib``, ``gmacs``, and
@@ -140,8 +128,7 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
         part.reset()
         peak = peak_memory(part.run, settings.device)
         part.reset()
-        column = times[part.name]
-        low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
+        low, middle, high = np.quantile(times[part.name], [0.25, 0.5, 0.75])
         rows.append(
             {
                 'part': part.name,
@@ -150,7 +137,7 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
                 'ms_high': float(high),
                 'peak_mib': peak / MIB,
                 'gmacs': _gmacs(part),
-                'all_ms': column,
+                'all_ms': times[part.name],
             }
         )
         part.reset()
@@ -166,11 +153,7 @@ def _gmacs(part: Part) -> float:
 
 
 def environment(settings: Settings) -> dict:
-    """What the figures depend on besides the code.
-
-    Returns:
-        dict: Device, versions and settings, as JSON takes them.
-    """
+    """What the figures depend on besides the code, as JSON takes it."""
     if settings.device.type == 'cuda':
         device = torch.cuda.get_device_name(settings.device)
     else:
@@ -186,9 +169,8 @@ def environment(settings: Settings) -> dict:
 
 
 def _processor() -> str:
-    names = Path('/proc/cpuinfo')
-    if names.is_file():
-        for line in names.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+    """The name of the CPU."""
+    facts = Path('/proc/cpuinfo')
+    text = facts.read_text() if facts.is_file() else ''
+    name = re.search(r'^model name\s*: (.+)', text, re.M)
+    return name[1] if name else platform.processor() or platform.machine()

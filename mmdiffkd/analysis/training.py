@@ -20,6 +20,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 import mmdiffkd
+from mmdiffkd.safety.atomic_files import atomic_write
 from mmdiffkd.utils import load_config
 from mmdiffkd.visualization import read_scalars
 
@@ -71,10 +72,11 @@ class Run:
     def command(self) -> list[str]:
         """The command that trains it from the beginning."""
         command = [sys.executable, str(TOOLS / 'train.py'), self.config]
-        return [*command, '--work-dir', str(self.folder), *self._cfg_options]
+        return [*command, '--work-dir', str(self.folder), *self.cfg_options]
 
     @property
-    def _cfg_options(self) -> list[str]:
+    def cfg_options(self) -> list[str]:
+        """The flag of a tool that changes the config."""
         pairs = [f'{key}={value}' for key, value in self.options.items()]
         return ['--cfg-options', *pairs] if pairs else []
 
@@ -90,19 +92,17 @@ def run_child(
     threads: int | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a command with its output in a file.
+    """Run a command, and append its output to a file.
 
     Args:
         command (Sequence[str]): The command and its arguments.
-        log (Path): The file to which stdout and stderr are appended.
+        log (Path): The file.
         threads (int, optional): OpenMP threads of the child. Defaults to
             None: as the environment has it.
         on_line (Callable, optional): Is called with each line as it comes.
-            Defaults to None.
 
     Raises:
-        ChildFailed: If the command fails. The message has the command, the
-            path of the log, and its last lines.
+        ChildFailed: If the command fails.
     """
     environment = dict(os.environ, PYTHONUNBUFFERED='1')
     if threads is not None:
@@ -153,11 +153,7 @@ def train(
 ) -> dict:
     """Train a run, or read its result if it is finished.
 
-    Args:
-        run (Run): What to train.
-        threads (int, optional): See :func:`run_child`. Defaults to None.
-        on_line (Callable, optional): See :func:`run_child`. Defaults to
-            None.
+    For the other arguments see :func:`run_child`.
 
     Returns:
         dict: ``metrics`` (of the last validation, never of the best one),
@@ -201,7 +197,9 @@ def train(
     run_child(command, run.folder / 'train.log', threads, on_line)
     seconds = time.perf_counter() - start
     training, validation = read_scalars(run.folder)
-    if not validation or validation[-1]['step'] < _length(run.settings):
+    loop = run.settings.train_cfg
+    length = loop.get('max_epochs') or loop['max_iters']
+    if not validation or validation[-1]['step'] < length:
         if resumed:
             # It was stopped between its last checkpoint and the validation
             # of that. MMEngine does not validate after such a resume.
@@ -215,9 +213,7 @@ def train(
         **record,
         'metrics': validation[-1],
         'seconds': round(seconds, 1),
-        'seconds_per_step': statistics.median(
-            line['time'] for line in training
-        ),
+        'seconds_per_step': statistics.median(x['time'] for x in training),
         'resumed': resumed,
     }
     _write_json(finished, result)
@@ -225,14 +221,7 @@ def train(
 
 
 def evaluate(run: Run, threads: int | None = None) -> dict:
-    """Evaluate the last checkpoint on the test data, or read its metrics.
-
-    Args:
-        run (Run): One that is trained.
-        threads (int, optional): See :func:`run_child`. Defaults to None.
-
-    Returns:
-        dict: The metrics by name, as ``test_evaluator`` gives them.
+    """The metrics of a trained run's last checkpoint on the test data.
 
     Raises:
         ChildFailed: If the evaluation fails.
@@ -244,19 +233,12 @@ def evaluate(run: Run, threads: int | None = None) -> dict:
         command += [str(run.checkpoint), '--out', str(partial)]
         command += ['--out-item', 'metrics']
         command += ['--work-dir', str(run.folder / 'test')]
-        command += run._cfg_options
-        run_child(command, run.folder / 'test.log', threads)
+        run_child(command + run.cfg_options, run.folder / 'test.log', threads)
         partial.replace(metrics)
     return json.loads(metrics.read_text())
 
 
-def _length(settings: Config) -> int:
-    loop = settings.train_cfg
-    return loop.get('max_epochs') or loop['max_iters']
-
-
 def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=1, default=str) + '\n')
-    partial.replace(path)
+    text = json.dumps(content, indent=1, default=str) + '\n'
+    with atomic_write(path) as file:
+        file.write(text.encode())

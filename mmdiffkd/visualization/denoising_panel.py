@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
+
+from .side_by_side import pixels
 
 
 def strength(feature: Tensor) -> Tensor:
@@ -114,14 +115,11 @@ def denoising_panel(
     width = left + cell * num_columns + right
     height = head + pitch * num_rows + foot
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor='white')
-    canvas = FigureCanvasAgg(figure)
 
     def axes(row: int, column: int, box_width: float = side):
         bottom = height - head - row * pitch - tall
-        box = (left + column * cell, bottom, box_width, tall)
-        return figure.add_axes(
-            (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-        )
+        box = np.array([left + column * cell, bottom, box_width, tall])
+        return figure.add_axes(box / [width, height, width, height])
 
     for row, image in enumerate(images):
         picture = axes(row, 0)
@@ -162,8 +160,7 @@ def denoising_panel(
         figure.text(
             left / width, 1 - 0.2 / height, title, fontsize=11, va='center'
         )
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _check(images, trajectory) -> None:
@@ -196,7 +193,5 @@ def _cosine(value: Tensor, target: Tensor) -> Tensor:
 
 def _bare(axes) -> None:
     """Take ticks off an axes and thin its frame."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_linewidth(0.5)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_linewidth(0.5)

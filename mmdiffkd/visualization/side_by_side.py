@@ -6,13 +6,21 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+#: Pixels an inch, which sets the size of letters.
+DPI = 100
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A drawn figure, uint8 RGB, (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
 
 def side_by_side(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str],
-    title: str | None = None,
     legend: Sequence[tuple[str, Sequence[int]]] = (),
-    dpi: int = 100,
 ) -> np.ndarray:
     """Lay pictures out in a grid, pixel by pixel as they are.
 
@@ -22,12 +30,9 @@ def side_by_side(
         rows (Sequence[Sequence[np.ndarray]]): Pictures of one size, uint8
             RGB, (H, W, 3): R rows of C each.
         captions (Sequence[str]): What stands above each of the C columns.
-        title (str, optional): A line above everything. Defaults to None.
         legend (Sequence[tuple[str, Sequence[int]]]): Names and colours (red,
             green, blue up to 255) of a line below everything. Defaults to
             (), none.
-        dpi (int): Pixels an inch, which sets the size of letters. Defaults
-            to 100.
 
     Returns:
         np.ndarray: The picture, uint8 RGB, (H, W, 3).
@@ -44,17 +49,14 @@ def side_by_side(
             'each caption, all of one shape.'
         )
     ((height, width, _),) = shapes
-    gap = round(0.06 * dpi)
-    head = round((0.62 if title else 0.32) * dpi)
-    foot = round((0.34 if legend else 0.06) * dpi)
+    gap, head, foot = 6, 32, 34 if legend else 6
     total = (
         gap + len(captions) * (width + gap),
         head + len(rows) * (height + gap) + foot,
     )
     figure = Figure(
-        figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi, facecolor='white'
+        figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor='white'
     )
-    canvas = FigureCanvasAgg(figure)
     for j, caption in enumerate(captions):
         left = gap + j * (width + gap)
         for i, row in enumerate(rows):
@@ -62,30 +64,21 @@ def side_by_side(
             figure.figimage(row[j], left, total[1] - top - height)
         figure.text(
             (left + width / 2) / total[0],
-            1 - (head - 0.16 * dpi) / total[1],
+            1 - (head / 2) / total[1],
             caption,
             ha='center',
             va='center',
             fontsize=10,
         )
-    if title:
-        figure.text(
-            gap / total[0],
-            1 - 0.2 * dpi / total[1],
-            title,
-            va='center',
-            fontsize=11,
-        )
     step = (total[0] - 4 * gap) / max(len(legend), 1)
     for k, (name, colour) in enumerate(legend):
         figure.text(
             (2 * gap + k * step) / total[0],
-            0.17 * dpi / total[1],
+            (foot / 2) / total[1],
             f' {name} ',
             va='center',
             fontsize=9,
             color='black' if sum(colour) > 300 else 'white',
             backgroundcolor=[value / 255 for value in colour],
         )
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)

@@ -1,8 +1,9 @@
 """Losses and accuracy of several runs in one figure."""
 
+import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -106,10 +107,7 @@ def plot_training_curves(
     figure = Figure(
         figsize=(4.6 * len(panels), 4.2), dpi=120, layout='constrained'
     )
-    colours = {
-        label: PALETTE[index % len(PALETTE)]
-        for index, label in enumerate(runs)
-    }
+    colours = dict(zip(runs, cycle(PALETTE)))
     every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (pattern, curves) in zip(every_axes, panels.items()):
         _draw(axes, curves, colours, pattern)
@@ -139,24 +137,16 @@ def _curves(logs, pattern: str) -> dict[tuple[str, str], tuple]:
             (val, 'epoch' if by_epoch else 'iteration'),
         ):
             found = sorted({key for line in lines for key in line})
-            for key in found:
-                if fnmatchcase(key, pattern):
-                    points = [
-                        (line['step'], line[key])
-                        for line in lines
-                        if key in line
-                    ]
-                    curves[label, key] = (*zip(*points), unit)
+            for key in fnmatch.filter(found, pattern):
+                points = [(x['step'], x[key]) for x in lines if key in x]
+                curves[label, key] = (*zip(*points), unit)
     return curves
 
 
 def _draw(axes, curves, colours, pattern: str) -> None:
     """Fill one panel."""
     keys = sorted({key for _, key in curves})
-    styles = {
-        key: LINE_STYLES[index % len(LINE_STYLES)]
-        for index, key in enumerate(keys)
-    }
+    styles = dict(zip(keys, cycle(LINE_STYLES)))
     for (label, key), (steps, values, unit) in curves.items():
         axes.plot(
             steps,
@@ -174,9 +164,7 @@ def _draw(axes, curves, colours, pattern: str) -> None:
         common = len(pattern.partition('*')[0])
         axes.legend(
             handles=[
-                Line2D(
-                    [], [], color='0.3', linestyle=style, label=key[common:]
-                )
+                Line2D([], [], color='0.3', ls=style, label=key[common:])
                 for key, style in styles.items()
             ],
             loc='upper right',
@@ -193,5 +181,4 @@ def _draw(axes, curves, colours, pattern: str) -> None:
     )
     axes.grid(color='0.9')
     axes.set_axisbelow(True)
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
+    axes.spines[['top', 'right']].set_visible(False)

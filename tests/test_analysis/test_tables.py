@@ -1,4 +1,4 @@
-from mmdiffkd.analysis.tables import aligned, markdown
+from mmdiffkd.analysis.tables import aligned, markdown, table
 
 
 def test_markdown():
@@ -17,6 +17,23 @@ def test_figures_are_printed_as_they_are():
 
 def test_a_table_without_rows():
     assert markdown(['a', 'b'], []) == '| a | b |\n|---|---|'
+
+
+def test_empty_columns_are_left_out():
+    columns = [
+        ('', '{part}'),
+        ('time', '{ms:.2f}'),
+        ('memory', '{peak_mib:.1f}'),
+    ]
+    rows = [{'part': 'student', 'ms': 1.5}, {'part': 'teacher', 'ms': 2.0}]
+    assert table(rows, columns).splitlines() == [
+        '|  | time |',
+        '|---|---|',
+        '| student | 1.50 |',
+        '| teacher | 2.00 |',
+    ]
+    rows[0]['peak_mib'] = 3.25
+    assert table(rows, columns).endswith('| teacher | 2.00 |  |')
 
 
 def test_plain_text():

@@ -4,7 +4,8 @@ import sys
 import pytest
 import tiny_recipes
 import torch
-from recipe_files import ROOT, load_tool
+from killed_runs import broken_files, compare
+from recipe_files import ROOT
 from tiny_recipes import DISTILL_LINES
 
 
@@ -49,8 +50,6 @@ def test_five_kills_of_fresh_processes(tmp_path):
 
 
 def test_differences_are_found():
-    compare = load_tool('misc/crash_test.py')['compare']
-
     def checkpoint(weight=1.0, rate=0.1, **more):
         return dict(
             state_dict=dict(a=torch.tensor([0.0, weight]), **more),
@@ -69,7 +68,6 @@ def test_differences_are_found():
 
 
 def test_broken_files_are_found(tmp_path):
-    broken_files = load_tool('misc/crash_test.py')['broken_files']
     whole = tmp_path / 'epoch_1.pth'
     torch.save({}, whole)
     pointer = tmp_path / 'last_checkpoint'

@@ -22,14 +22,12 @@ def test_pictures_stand_as_they_are():
             assert (found == rows[i, j]).all()
 
 
-def test_captions_title_and_legend_are_drawn():
+def test_captions_and_legend_are_drawn():
     rows = [[plain(9, 99, 199)]]
     bare = side_by_side(rows, [''])
     assert (bare[:30] == 255).all()
     captioned = side_by_side(rows, ['teacher'])
     assert captioned.shape == bare.shape and (captioned[:30] < 99).any()
-    titled = side_by_side(rows, [''], title='all')
-    assert titled.shape[0] == bare.shape[0] + 30 and (titled[:30] < 99).any()
     with_legend = side_by_side(rows, [''], legend=[('a', (200, 10, 20))])
     assert with_legend.shape[0] == bare.shape[0] + 28
     assert (with_legend[-28:] == (200, 10, 20)).all(axis=2).any()

@@ -33,9 +33,8 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import nn
 
 from mmdiffkd.analysis.benchmark_neck import (
     benchmark_cases,
@@ -49,17 +48,16 @@ from mmdiffkd.analysis.benchmark_step import (
     benchmark_overhead,
     benchmark_teacher,
 )
+from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.timing import Settings, environment
-from mmdiffkd.utils import load_config
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: What needs no CONFIG.
 ALONE = ('cases', 'options', 'growth', 'overhead')
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    config = load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+def read_distiller(args: argparse.Namespace) -> Config:
+    config = read_config(args)
     if 'teacher' not in config.model:
         raise SystemExit(
             'CONFIG is a plain recipe, of which there are no parts to '
@@ -69,36 +67,30 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.input_size:
         height, width = args.input_size[0], args.input_size[-1]
         config.model.input_size = (height, width)
+    if args.batch_size:
+        config.train_dataloader.batch_size = args.batch_size
     return config
 
 
 def benchmark(
-    args: argparse.Namespace,
-    settings: Settings,
-    reference: type[nn.Module] | None,
+    args: argparse.Namespace, settings: Settings
 ) -> tuple[dict, str]:
     """Measure what the command line asks for."""
     if args.cases:
-        return benchmark_cases(settings, args.runs, reference)
+        return benchmark_cases(settings, args.runs)
     if args.options:
-        return benchmark_options(settings, reference)
+        return benchmark_options(settings)
     if args.growth:
         return benchmark_growth(settings)
     if args.overhead:
         return benchmark_overhead(settings)
-    config = read_config(args)
-    if args.teacher:
-        return benchmark_teacher(config, settings, args.batch_size)
-    return benchmark_distiller(config, settings, args.batch_size, reference)
+    measure = benchmark_teacher if args.teacher else benchmark_distiller
+    return measure(read_distiller(args), settings)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'config', nargs='?', help="a distiller's: a path, or package::name"
+    parser = config_parser(
+        __doc__, nargs='?', help="a distiller's: a path, or package::name"
     )
     for what in ('teacher', *ALONE):
         parser.add_argument(f'--{what}', action='store_true')
@@ -110,13 +102,6 @@ def parse_args() -> argparse.Namespace:
         metavar='PIXELS',
         help="height and width; default: the distiller's input_size, else "
         'the size usual for the task',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='for example model.teacher.fold_batch_norm=True',
     )
     parser.add_argument(
         '--repetitions', type=int, default=10, help='default: 10'
@@ -178,8 +163,8 @@ def main() -> None:
     MMLogger.get_instance('benchmark', log_level='WARNING')
     torch.manual_seed(0)
     device, amp = torch.device(args.device), HALVES.get(args.amp)
-    settings = Settings(device, args.repetitions, amp, args.compile)
-    result, text = benchmark(args, settings, reference)
+    settings = Settings(device, args.repetitions, amp, args.compile, reference)
+    result, text = benchmark(args, settings)
     facts = result['environment'] = environment(settings)
     text += f'\n\n{facts["device"]}, PyTorch {facts["torch"]}.'
     print(text)

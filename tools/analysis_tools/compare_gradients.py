@@ -10,22 +10,16 @@ by its length, for the student's weights and for the denoiser's. Nothing is
 trained.
 """
 
-import argparse
 import contextlib
 import sys
 
-from mmengine.config import DictAction
+from mmdiffkd.analysis.command_line import config_parser, read_config
+from mmdiffkd.analysis.gradients import COLUMNS, compare
+from mmdiffkd.analysis.tables import table
 
-from mmdiffkd.analysis.gradients import compare, table
-from mmdiffkd.utils import load_config
 
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='a path, or package::name')
+def main() -> None:
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='a path or a URL')
     parser.add_argument(
         '--batches',
@@ -33,25 +27,11 @@ def parse_args() -> argparse.Namespace:
         default=8,
         help='how many batches are averaged over (default: 8)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    config = load_config(args.config)
-    if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+    args = parser.parse_args()
     # What building a model prints stays out of the table.
     with contextlib.redirect_stdout(sys.stderr):
-        rows = compare(config, args.checkpoint, args.batches)
-    print(table(rows))
+        rows = compare(read_config(args), args.checkpoint, args.batches)
+    print(table(rows, COLUMNS))
 
 
 if __name__ == '__main__':

@@ -139,16 +139,17 @@ def main() -> None:
         results = run_all(runs, args.split, metric, args.jobs)
     except (ChildFailed, ValueError) as error:
         sys.exit(str(error))
-    values, times = (
-        {
-            label: [get(results[label, seed]) for seed in seeds]
-            for label in variants
-        }
-        for get in (
-            lambda result: metric_of(result, metric),
-            lambda result: result['seconds_per_step'],
-        )
-    )
+    by_label = {
+        label: [results[label, seed] for seed in seeds] for label in variants
+    }
+    values = {
+        label: [metric_of(result, metric) for result in found]
+        for label, found in by_label.items()
+    }
+    times = {
+        label: [result['seconds_per_step'] for result in found]
+        for label, found in by_label.items()
+    }
     resumed = sum(result['resumed'] for result in results.values())
     note = (
         f'{len(seeds)} seeds, {args.split} scenes, last epoch (not the best '

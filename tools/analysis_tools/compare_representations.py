@@ -15,25 +15,18 @@ are, over the test data (with ``--split val``, the validation data):
 Nothing is trained, and memory does not grow with the data.
 """
 
-import argparse
 import contextlib
 import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.comparison import SPLITS
 from mmdiffkd.analysis.representations import compare, describe
-from mmdiffkd.utils import load_config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='a path, or package::name')
+def main() -> None:
+    parser = config_parser(__doc__)
     parser.add_argument(
         'checkpoints', nargs='+', metavar='checkpoint', help='a path or a URL'
     )
@@ -52,24 +45,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='write the numbers as JSON'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    config = load_config(args.config)
-    if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+    args = parser.parse_args()
     # What building a model prints stays out of the table.
     with contextlib.redirect_stdout(sys.stderr):
-        result = compare(config, args.checkpoints, args.entry, args.split)
+        result = compare(
+            read_config(args), args.checkpoints, args.entry, args.split
+        )
     print(describe(result))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -22,21 +22,17 @@ import contextlib
 import json
 import sys
 
+from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.macs import (
     describe,
     describe_scaling,
     get_costs,
     get_scaling,
 )
-from mmdiffkd.utils import load_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='a path, or package::name')
+    parser = config_parser(__doc__)
     parser.add_argument(
         '--shape',
         type=int,
@@ -64,7 +60,7 @@ def main() -> None:
     args = parse_args()
     # What building a model prints stays out of the JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        config = load_config(args.config)
+        config = read_config(args)
         costs = get_costs(config, args.shape)
         if args.gpus and 'trained' not in costs:
             sys.exit('--gpus is for a config with a distiller')

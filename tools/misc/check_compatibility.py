@@ -16,12 +16,10 @@ and random on purpose. Then, in a process of its own:
 The data is generated, in the layouts of ImageNet, COCO, Cityscapes and
 ADE20K, and nothing is downloaded: pretrained weights are stripped. Batches
 have two images, and lengths in the pipelines of mmdet are a quarter of the
-recipe's, in those of mmseg an eighth, unless --shrink says otherwise. No
-network is made smaller.
+recipe's, in those of mmseg an eighth. No network is made smaller.
 
 If a config fails, the same is tried without the distiller: what fails there
-too is the recipe's own (or that of images so small). --plain does nothing
-else.
+too is the recipe's own (or that of images so small).
 
 A list has a name a line, then taps and shrink=N, where the default does not
 fit, then, behind a bar, what the reason of an expected failure contains:
@@ -34,14 +32,12 @@ list gives.
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmdiffkd.analysis.compatibility import (
     LONGEST,
-    Checker,
     Line,
-    Result,
+    check,
     import_packages,
     page,
     read_list,
@@ -68,34 +64,10 @@ def parse_args() -> argparse.Namespace:
         'output of the backbone.',
     )
     parser.add_argument(
-        '--shrink',
-        type=int,
-        help='what lengths in the pipelines of the configs named here are '
-        'divided by. Defaults to 1, in mmdet to 4 and in mmseg to 8.',
-    )
-    parser.add_argument(
-        '--plain', action='store_true', help='without the distiller'
-    )
-    parser.add_argument(
-        '--jobs', type=int, default=1, help='at a time. Defaults to 1.'
-    )
-    parser.add_argument(
-        '--timeout',
-        type=float,
-        default=600,
-        help='seconds for one config. Defaults to 600.',
-    )
-    parser.add_argument(
-        '--resume',
-        action='store_true',
-        help='keep the results that are there from an earlier run',
-    )
-    parser.add_argument(
         '--work-dir',
         type=Path,
         default=Path('work_dirs/compatibility'),
-        help='for data, logs and results. Defaults to '
-        'work_dirs/compatibility.',
+        help='for data and logs. Defaults to %(default)s.',
     )
     parser.add_argument(
         '--out', type=Path, help='a document to write, docs/compatibility.md'
@@ -111,7 +83,7 @@ def lines_of(args: argparse.Namespace) -> list[Line]:
         else:
             if '::' not in name:
                 name = str(Path(name).resolve())
-            lines.append(Line(name, tuple(args.at), args.shrink))
+            lines.append(Line(name, tuple(args.at)))
     return lines
 
 
@@ -120,31 +92,18 @@ def main() -> None:
     args = parse_args()
     lines = lines_of(args)
     import_packages(lines)
-    checker = Checker(args.work_dir, args.plain, args.timeout)
-
-    def run(line: Line) -> Result:
-        result = (checker.done(line) if args.resume else None) or checker(line)
-        print(
-            f'{result.seconds:4.0f} s  {line.name}  '
-            f'{result.outcome[:LONGEST]}',
-            flush=True,
-        )
-        return result
-
-    if args.jobs == 1:
-        results = [run(line) for line in lines]
-    else:
-        with ThreadPoolExecutor(args.jobs) as pool:
-            results = list(pool.map(run, lines))
+    results = []
+    for line in lines:
+        result = check(line, args.work_dir)
+        results.append(result)
+        outcome = result.outcome[:LONGEST]
+        print(f'{result.seconds:4.0f} s  {line.name}  {outcome}', flush=True)
     print(f'\n{table(results)}\n{summary(results)}')
     if args.out:
-        args.out.write_text(page(results, _command(args)))
+        names = ' '.join(args.names)
+        tool = 'python tools/misc/check_compatibility.py'
+        args.out.write_text(page(results, f'{tool} {names} --out {args.out}'))
     sys.exit(not all(result.expected for result in results))
-
-
-def _command(args: argparse.Namespace) -> str:
-    names = ' '.join(args.names)
-    return f'python tools/misc/check_compatibility.py {names} --out {args.out}'
 
 
 if __name__ == '__main__':

@@ -3,41 +3,21 @@
 python tools/misc/print_config.py CONFIG [--cfg-options KEY=VALUE ...]
 """
 
-import argparse
-
-from mmengine.config import Config, DictAction
-
-from mmdiffkd.utils.config import load_config
+from mmdiffkd.analysis.command_line import config_parser, read_config
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Print a config with everything it inherits.'
-    )
-    parser.add_argument('config', help='a path, or package::name')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+def main() -> None:
+    parser = config_parser(__doc__)
     parser.add_argument(
         '--save-path',
         metavar='FILE',
         help='write it here as well (.py, .json or .yml)',
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    cfg: Config = load_config(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    print(cfg.pretty_text)
+    args = parser.parse_args()
+    config = read_config(args)
+    print(config.pretty_text)
     if args.save_path is not None:
-        cfg.dump(args.save_path)
+        config.dump(args.save_path)
 
 
 if __name__ == '__main__':

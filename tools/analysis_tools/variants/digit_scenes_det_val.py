@@ -20,10 +20,7 @@ variants = {
 variants |= {
     f'{method}, weight {weight}': (
         config,
-        {
-            f'model.distill.{entry}.loss.loss_weight': weight
-            for entry in ('fpn',)
-        },
+        {'model.distill.fpn.loss.loss_weight': weight},
     )
     for method, config in (('MSE', MSE), ('DiffKD', DIFFKD))
     for weight in (1.0, 2.0, 5.0, 10.0)
