@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n auto --maxprocesses=4
 # Tests of what computes, none of which may hang on a last digit.
 NUMERIC := $(addprefix tests/test_models/test_, \
-	losses necks diffusion backbones) tests/test_utils/test_similarity.py
+	losses necks diffusion backbones) tests/test_analysis/test_similarity.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-det demo-seg test lint format docs test-numerics \

@@ -283,10 +283,10 @@ def summary(results: Sequence[Result]) -> str:
 PAGE = """\
 # Compatibility
 
-Stock configs of mmpretrain, mmdet and mmseg, each in
-[the lines](configuration.md#the-lines) that make a distillation of it: DiffKD
-at the tap named here, the teacher of the same architecture and random on
-purpose. This page is written by
+Stock configs of mmpretrain, mmdet and mmseg, with
+[the lines](configuration.md#the-lines) that make a distillation of each:
+DiffKD at the tap in the table, and a teacher of the same architecture with
+random weights. This command writes the page:
 
 ```bash
 {command}
@@ -294,19 +294,19 @@ purpose. This page is written by
 
 **{summary}**
 
-What "works" says: the real runner trained two iterations with the recipe's own
-pipeline, optimizer, schedule, hooks and evaluator; every entry gave a finite
-loss; the checkpoint was loaded strictly into the plain model; and that model
-predicted. It does not say that anything was learnt.
+"Works" means: MMEngine's runner trained two iterations with the recipe's own
+pipeline, optimizer, schedule, hooks and evaluator. Every entry gave a finite
+loss. The checkpoint loaded strictly into the plain model, and that model
+predicted. It does not mean that anything was learnt.
 
-What is not the recipe's own: the data (generated, in the layouts of ImageNet,
-COCO, Cityscapes and ADE20K), the initial weights (random, nothing is
-downloaded), batches of two images, and lengths in the pipelines: a quarter of
-the recipe's in mmdet, an eighth in mmseg, unless the list says otherwise. No
-network is made smaller. Where a config fails, the recipe is tried without the
-distiller; what fails there too is its own, and does not count.
+These are not the recipe's own: the data (generated, in the layouts of
+ImageNet, COCO, Cityscapes and ADE20K), the initial weights (random), batches
+of two images, and the image sizes in the pipelines (a quarter of the recipe's
+in mmdet, an eighth in mmseg, unless the list says otherwise). No network is
+made smaller. If a config fails, the recipe is tried without the distiller. A
+failure there does not count.
 
-GiB are the peak of the memory of each process, on a CPU.
+GiB: peak memory of the process, on a CPU.
 {versions}.
 
 {table}

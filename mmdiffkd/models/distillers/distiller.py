@@ -39,7 +39,7 @@ class Distiller(BaseModel):
     In mode ``'loss'`` it adds to the student's own losses, which keep their
     names, ``distill.<entry>.loss_*`` of every entry. Modes ``'predict'`` and
     ``'tensor'`` are the student's alone, and so are attributes that the
-    distiller lacks. Trained are the student and the distillation necks; the
+    distiller lacks. The student and the distillation necks are trained; the
     teacher is frozen (see :class:`FrozenTeacher`).
 
     Reading an unknown attribute gives the student's. To set one of the

@@ -60,6 +60,7 @@ class DiffKDNeck(DistillNeck):
             teacher's feature itself.
         feature (str): 'map' for (B, C, H, W), 'vector' for (B, C), logits
             say, with linear layers. Defaults to 'map'.
+            A distiller reads it off the shape of what is tapped.
         diffusion_weight (float): Lambda 1 of Eq. (9). Defaults to 1.0.
         autoencoder_weight (float): Lambda 2 of Eq. (9). Defaults to 1.0.
         denoiser (dict, optional): Config that overrides parts of the default

@@ -32,6 +32,7 @@ class DiffKDClassifierNeck(DiffKDNeck):
             which ``teacher_head`` reads. Defaults to None.
         feature (str): 'map' for (B, C, H, W), 'vector' for (B, C). Defaults
             to 'map'.
+            A distiller reads it off the shape of what is tapped.
         diffusion_weight (float): Weight of the diffusion loss. Defaults to
             1.0.
         denoiser (dict, optional): See :class:`DiffKDNeck`. Defaults to None.

@@ -78,6 +78,7 @@ class DSKDNeck(DiffKDNeck):
             which ``teacher_head`` reads. Defaults to None.
         feature (str): 'map' for (B, C, H, W), 'vector' for (B, C). Defaults
             to 'map'.
+            A distiller reads it off the shape of what is tapped.
         always_project (bool): Whether the student's feature is projected
             even if it has the teacher's channels already. Defaults to False.
         diffusion_on (str): What the denoiser learns to denoise, the

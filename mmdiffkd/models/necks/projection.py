@@ -27,6 +27,7 @@ class ProjectionNeck(DistillNeck):
             Defaults to None.
         feature (str): 'map' for (B, C, H, W), 'vector' for (B, C).
             Defaults to 'map'.
+            A distiller reads it off the shape of what is tapped.
         init_cfg (dict, optional): Initialisation. Defaults to None,
             PyTorch's.
 

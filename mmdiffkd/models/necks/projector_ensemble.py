@@ -29,6 +29,7 @@ class ProjectorEnsembleNeck(DistillNeck):
         num_projectors (int): q. Defaults to 3.
         feature (str): 'vector' for (B, C), 'map' for (B, C, H, W). Defaults
             to 'vector', the pooled features of the paper's code.
+            A distiller reads it off the shape of what is tapped.
         init_cfg (dict, optional): Initialisation. Defaults to None,
             PyTorch's.
 
