@@ -2,12 +2,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 from perturbation import Perturbation
-
-from mmdiffkd.utils.command_line import end_workers
 
 
 def pytest_addoption(parser):
@@ -45,6 +41,12 @@ def no_scope():
     DefaultScope._instance_dict.clear()
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """A test draws the same numbers each time, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def build():
     """Build a model of the tests, under mmpretrain's scope."""
@@ -52,19 +54,5 @@ def build():
     def function(config: dict) -> torch.nn.Module:
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return MODELS.build(config)
-
-    return function
-
-
-@pytest.fixture
-def run():
-    """Train a recipe by the real runner; gives the runner."""
-
-    def function(config: Config) -> Runner:
-        config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
-        runner = Runner.from_cfg(config)
-        runner.train()
-        end_workers(runner)
-        return runner
 
     return function

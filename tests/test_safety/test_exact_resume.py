@@ -11,14 +11,13 @@ import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop
 from recipe_files import ROOT
-from tiny_recipes import DISTILL_LINES
+from tiny_recipes import train
 from torch.utils.data import DataLoader
 
 from mmdiffkd.safety.exact_resume import ExactResume, check_accumulation
 from mmdiffkd.utils import read_checkpoint
-from mmdiffkd.utils.command_line import end_workers
 from mmdiffkd.utils.randomness import random_state
 
 WORKERS = {
@@ -47,12 +46,11 @@ def recipe(
     """A recipe whose every part draws: data, batches, student, necks."""
     student = tiny_recipes.classifier(drop_path_rate=0.5)
     student['train_cfg'] = dict(augments=dict(type='Mixup', alpha=0.8))
-    config = tiny_recipes.recipe(
+    config = tiny_recipes.distill_recipe(
         root,
         tiny_recipes.distiller(student),
         epochs=4,
         images=10,
-        **DISTILL_LINES,
         custom_hooks=list(custom_hooks),
         **changes,
     )
@@ -74,14 +72,6 @@ def by_iterations(config, sampler):
     config.default_hooks.checkpoint.update(interval=5, by_epoch=False)
     config.param_scheduler.pop()
     return config
-
-
-def train(config):
-    config.experiment_name = f'{id(config)}_{np.random.rand()}'
-    runner = Runner.from_cfg(config)
-    runner.train()
-    end_workers(runner)
-    return runner
 
 
 def resume(config, straight, work, name):

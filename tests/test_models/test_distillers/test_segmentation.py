@@ -15,11 +15,6 @@ MAPS = dict(
 AUXILIARY = {**MAPS, 'at': 'auxiliary_head.conv_seg', 'weight': 0.4}
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(build, name='pspnet', teacher=None, **entries):
     model = build(tiny_segmenters.distiller(name, entries, teacher))
     model.init_weights()

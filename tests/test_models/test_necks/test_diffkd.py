@@ -52,11 +52,6 @@ half_cases = pytest.mark.parametrize(
 all_costs = pytest.mark.parametrize('costs', COSTS.values(), ids=COSTS.keys())
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=['plain', 'channels last'])
 def any_layout(request, monkeypatch):
     """Both layouts of maps, whatever their channels and dtype."""

@@ -84,11 +84,6 @@ every_neck = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(config, shapes, batch_size=3, dtype=torch.float32):
     """A neck, both sides' tensors, and all else that it is called with."""
     joint = isinstance(shapes[0], list)

@@ -5,11 +5,6 @@ from torch import nn
 from mmdiffkd.models.necks import MGDNeck
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(student=6, teacher=9, size=(5, 7), batch_size=4, **arguments):
     neck = MGDNeck(student, teacher, **arguments)
     features = [torch.randn(batch_size, c, *size) for c in (student, teacher)]

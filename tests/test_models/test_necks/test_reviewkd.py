@@ -12,11 +12,6 @@ STUDENT = [(4, 16, 16), (6, 8, 8), (10, 4, 4)]
 TEACHER = [(8, 32, 32), (12, 8, 8), (14, 2, 2)]
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(students=STUDENT, teachers=TEACHER, batch_size=2, **arguments):
     neck = ReviewKDNeck(
         [s[0] for s in students], [t[0] for t in teachers], **arguments
