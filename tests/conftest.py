@@ -56,3 +56,15 @@ def build():
             return MODELS.build(config)
 
     return function
+
+
+@pytest.fixture
+def ready(build):
+    """Build a model and initialise it; it is in train mode."""
+
+    def function(config: dict) -> torch.nn.Module:
+        model = build(config)
+        model.init_weights()
+        return model.train()
+
+    return function
