@@ -73,16 +73,6 @@ def test_a_mask_left_out_is_drawn():
     assert not torch.equal(neck(student, teacher).student, first)
 
 
-def test_gradient():
-    neck, _, _, mask = make(2, 3, (3, 2), batch_size=1)
-    neck.double()
-    student = torch.randn(1, 2, 3, 2, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(1, 3, 3, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda s: neck(s, teacher, mask.double()).student, (student,)
-    )
-
-
 @pytest.mark.parametrize('share', [-0.1, 1, 1.5])
 def test_share_out_of_range(share):
     with pytest.raises(ValueError, match=f'lambda_mgd={share}'):

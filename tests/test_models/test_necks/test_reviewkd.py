@@ -137,22 +137,6 @@ def test_one_level_without_pooling():
     assert neck.fusions[0].attention is None
 
 
-def test_gradient():
-    neck, *_ = make([(2, 4, 4), (3, 2, 2)], [(2, 3, 3), (2, 2, 2)])
-    neck.double()
-    inputs = [
-        torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
-        for shape in [(2, 4, 4), (3, 2, 2)]
-    ]
-    teachers = [
-        torch.randn(2, *shape, dtype=torch.float64)
-        for shape in [(2, 3, 3), (2, 2, 2)]
-    ]
-    assert torch.autograd.gradcheck(
-        lambda *students: tuple(neck(list(students), teachers).student), inputs
-    )
-
-
 @pytest.mark.parametrize(
     'arguments, message',
     [
