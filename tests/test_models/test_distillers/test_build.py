@@ -90,10 +90,7 @@ def test_neck_that_asks_for_more_is_not_judged_early():
             return Aligned(student + gt_labels, teacher, {}, {})
 
     made = entry([VECTOR], [VECTOR], neck=dict(type='AskingNeck'))
-    tensors = [torch.rand(2, 5)]
-    losses, _ = made(
-        tensors, tensors, (32, 32), {'gt_labels': lambda: 1.0}, (1,)
-    )
+    losses, _ = compare(made, same=True, gt_labels=1.0)
     assert losses['loss_kd'].item() == pytest.approx(1.0)
 
 
@@ -268,8 +265,5 @@ def test_parts_of_somebody_else_are_completed():
     assert neck.asks_for == ('gt_labels',) and not neck.joint
     assert loss.asks_for == () and not loss.offers('draw') and loss.prepared
     made.init_weights()
-    tensors = [torch.rand(2, 5)]
-    losses, _ = made(
-        tensors, tensors, (32, 32), {'gt_labels': lambda: None}, (1,)
-    )
+    losses, _ = compare(made, same=True, gt_labels=None)
     assert losses['loss_kd'] == 0
