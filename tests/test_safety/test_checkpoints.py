@@ -170,21 +170,22 @@ class NoRoom(Hook):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_no_room_for_a_checkpoint(finished, tmp_path):
-    def config():
-        cfg = small(finished, work_dir=str(tmp_path / 'work'))
-        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-        return cfg
+def of_one_checkpoint(finished, tmp_path):
+    config = small(finished, work_dir=str(tmp_path / 'work'))
+    config.default_hooks.checkpoint.max_keep_ckpts = 1
+    return config
 
+
+def test_no_room_for_a_checkpoint(finished, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(OSError, match=r'not written.*epoch_2\.pth'):
-            train(config(), NoRoom())
+            train(of_one_checkpoint(finished, tmp_path), NoRoom())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     files = {p.name for p in (tmp_path / 'work').iterdir() if p.is_file()}
     assert {n for n in files if 'pth' in n} == {'epoch_1.pth'}
-    again = config()
+    again = of_one_checkpoint(finished, tmp_path)
     again.resume = True
     rates = Rates()
     train(again, rates)
@@ -192,11 +193,6 @@ def test_no_room_for_a_checkpoint(finished, tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed(finished, tmp_path, monkeypatch):
-    def config():
-        cfg = small(finished, work_dir=str(tmp_path / 'work'))
-        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-        return cfg
-
     def checkpoints():
         return {p.name for p in (tmp_path / 'work').glob('*.pth')}
 
@@ -210,11 +206,11 @@ def test_what_a_killed_run_left_is_removed(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_DeferredRemoval, 'flush', killed)
         with pytest.raises(KeyboardInterrupt):
-            train(config())
+            train(of_one_checkpoint(finished, tmp_path))
     assert checkpoints() == {'epoch_1.pth', 'epoch_2.pth'}
     temporary = tmp_path / 'work/.epoch_2.pth.1.tmp'
     temporary.touch()
-    again = config()
+    again = of_one_checkpoint(finished, tmp_path)
     again.resume = True
     seen = []
 

@@ -76,7 +76,6 @@ def by_iterations(config, sampler):
 
 def resume(config, straight, work, name):
     """Go on from one checkpoint of a run, as after a kill."""
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     shutil.copy(straight / name, work)
     (work / 'last_checkpoint').write_text(str(work / name))
@@ -100,6 +99,15 @@ def differences(*paths):
             twin = other['optimizer']['state'][index][key]
             pairs.append(((index, key), value, twin))
     return [name for name, a, b in pairs if not torch.equal(a, b)]
+
+
+def check_resumed(root, config, saved='epoch_2.pth', last='epoch_4.pth'):
+    """A run that stopped ends as one that did not; gives both runners."""
+    straight = train(config())
+    work, other = root / 'work', root / 'other'
+    resumed = resume(config(), work, other, saved)
+    assert not differences(work / last, other / last)
+    return straight, resumed
 
 
 @pytest.fixture(scope='module')
@@ -139,11 +147,8 @@ def test_iterations(tmp_path, sampler, workers):
         cfg.train_dataloader.update(WORKERS[workers])
         return cfg
 
-    train(config())
     # In the midst of the second pass over 10 images, 4 at a time.
-    resume(config(), tmp_path / 'work', tmp_path / 'other', 'iter_5.pth')
-    paths = (tmp_path / f / 'iter_8.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
+    check_resumed(tmp_path, config, 'iter_5.pth', 'iter_8.pth')
 
 
 @pytest.mark.slow
@@ -156,10 +161,7 @@ def test_a_seed_that_nobody_chose_comes_from_the_checkpoint(tmp_path, build):
         cfg.model.teacher.checkpoint = str(weights)
         return cfg
 
-    train(config())
-    resume(config(), tmp_path / 'work', tmp_path / 'other', 'epoch_2.pth')
-    paths = (tmp_path / f / 'epoch_4.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
+    check_resumed(tmp_path, config)
 
 
 @pytest.mark.slow
@@ -214,15 +216,10 @@ def test_a_validation_that_was_due_is_made_up_for(tmp_path):
         ]
         return cfg
 
-    straight = train(config())
+    straight, resumed = check_resumed(tmp_path, config)
     rates = straight.optim_wrapper.get_lr()['lr']
     assert rates[0] == 0.05 / 4
-    resumed = resume(
-        config(), tmp_path / 'work', tmp_path / 'other', 'epoch_2.pth'
-    )
     assert resumed.optim_wrapper.get_lr()['lr'] == rates
-    paths = (tmp_path / f / 'epoch_4.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
 
 
 class Log:
