@@ -2,12 +2,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 from perturbation import Perturbation
-
-from mmdiffkd.utils.command_line import end_workers
 
 
 def pytest_addoption(parser):
@@ -45,6 +41,12 @@ def no_scope():
     DefaultScope._instance_dict.clear()
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """A test draws the same numbers each time, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def build():
     """Build a model of the tests, under mmpretrain's scope."""
@@ -57,14 +59,12 @@ def build():
 
 
 @pytest.fixture
-def run():
-    """Train a recipe by the real runner; gives the runner."""
+def ready(build):
+    """Build a model and initialise it; it is in train mode."""
 
-    def function(config: Config) -> Runner:
-        config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
-        runner = Runner.from_cfg(config)
-        runner.train()
-        end_workers(runner)
-        return runner
+    def function(config: dict) -> torch.nn.Module:
+        model = build(config)
+        model.init_weights()
+        return model.train()
 
     return function

@@ -1,5 +1,7 @@
 """Finds, on a CPU, what would make a GPU wait for the host."""
 
+from collections.abc import Callable
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,3 +47,13 @@ class NoSynchronisation(TorchDispatchMode):
         if read:
             raise AssertionError(f'{operator} makes the host read {read}')
         return operator(*args, **(kwargs or {}))
+
+
+def check_on_a_gpu(step: Callable[[], object]) -> None:
+    """Run a step twice; in the second one a wait for the GPU is an error."""
+    step()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')

@@ -25,12 +25,27 @@ def entry(
     )
 
 
-def compare(made: Entry, batch=3, seed=(1, 0, 0)) -> tuple[dict, dict]:
-    """Losses and metrics of random tensors of the entry's shapes."""
+def compare(
+    made: Entry, batch=3, seed=(1, 0, 0), same=False, **supply
+) -> tuple[dict, dict]:
+    """Losses and metrics of random tensors of the entry's shapes.
+
+    Args:
+        made (Entry): The entry.
+        batch (int): Samples. Defaults to 3.
+        seed (tuple[int, ...]): Of what the entry draws. Defaults to
+            (1, 0, 0).
+        same (bool): Whether both networks have the student's tensors.
+            Defaults to False.
+        **supply: What neck and loss may ask for, by name.
+    """
     tensors = [
         [torch.rand(batch, *shapes[i][1:]) for shapes in made.shapes]
         for i in (0, 1)
     ]
     for tensor in tensors[0]:
         tensor.requires_grad_()
-    return made(*tensors, (32, 32), {}, seed)
+    if same:
+        tensors[1] = tensors[0]
+    supply = {name: lambda value=v: value for name, v in supply.items()}
+    return made(*tensors, (32, 32), supply, seed)

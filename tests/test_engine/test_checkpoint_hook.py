@@ -2,18 +2,13 @@ import pytest
 import tiny_recipes
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from tiny_recipes import DISTILL_LINES
+from tiny_recipes import distill_recipe, train
 
 from mmdiffkd.utils import read_checkpoint
 
 
-def test_checkpoint_is_the_plain_students(tmp_path, run, build):
-    runner = run(
-        tiny_recipes.recipe(
-            tmp_path, tiny_recipes.distiller(), **DISTILL_LINES
-        )
-    )
+def test_checkpoint_is_the_plain_students(tmp_path, build):
+    runner = train(distill_recipe(tmp_path))
     checkpoint = read_checkpoint(tmp_path / 'work/epoch_2.pth')
     assert not [k for k in checkpoint['state_dict'] if 'distill' in k]
     assert checkpoint['distill_state_dict']['distill.step'] == 4
@@ -25,14 +20,10 @@ def test_checkpoint_is_the_plain_students(tmp_path, run, build):
     )
 
 
-def test_plain_runner_loads_it(tmp_path, run):
-    run(
-        tiny_recipes.recipe(
-            tmp_path, tiny_recipes.distiller(), **DISTILL_LINES
-        )
-    )
+def test_plain_runner_loads_it(tmp_path):
+    train(distill_recipe(tmp_path))
     checkpoint = tmp_path / 'work/epoch_2.pth'
-    plain = run(
+    plain = train(
         tiny_recipes.recipe(
             tmp_path,
             tiny_recipes.classifier(),
@@ -46,8 +37,8 @@ def test_plain_runner_loads_it(tmp_path, run):
     assert torch.equal(plain.model.head.fc.weight, saved['head.fc.weight'])
 
 
-def test_load_from_a_plain_checkpoint_initialises_the_student(tmp_path, run):
-    run(
+def test_load_from_a_plain_checkpoint_initialises_the_student(tmp_path):
+    train(
         tiny_recipes.recipe(
             tmp_path,
             tiny_recipes.classifier(),
@@ -56,15 +47,9 @@ def test_load_from_a_plain_checkpoint_initialises_the_student(tmp_path, run):
         )
     )
     plain = tmp_path / 'plain/epoch_1.pth'
-    config = tiny_recipes.recipe(
-        tmp_path,
-        tiny_recipes.distiller(),
-        epochs=1,
-        load_from=str(plain),
-        **DISTILL_LINES,
-    )
+    config = distill_recipe(tmp_path, epochs=1, load_from=str(plain))
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
-    runner = run(config)
+    runner = train(config)
     saved = read_checkpoint(plain)['state_dict']
     assert torch.equal(
         runner.model.student.head.fc.weight, saved['head.fc.weight']
@@ -83,20 +68,13 @@ def train_from(config):
         def before_train(self, runner):
             begun.update(weights(runner))
 
-    config.experiment_name = f'{config.resume}_{id(config)}'
-    runner = Runner.from_cfg(config)
-    runner.register_hook(Remember())
-    runner.train()
-    return runner, begun
+    return train(config, Remember()), begun
 
 
 @pytest.mark.parametrize('ema', [False, True])
-def test_resume_restores_student_and_necks(tmp_path, run, ema):
-    hooks = dict(custom_hooks=[dict(type='EMAHook', momentum=0.3)])
-    changes = {**DISTILL_LINES, **(hooks if ema else {})}
-    first = run(
-        tiny_recipes.recipe(tmp_path, tiny_recipes.distiller(), **changes)
-    )
+def test_resume_restores_student_and_necks(tmp_path, ema):
+    hooks = [dict(type='EMAHook', momentum=0.3)] if ema else []
+    first = train(distill_recipe(tmp_path, custom_hooks=hooks))
     trained = weights(first)
     checkpoint = read_checkpoint(tmp_path / 'work/epoch_2.pth')
     for key, value in checkpoint['distill_state_dict'].items():
@@ -104,11 +82,9 @@ def test_resume_restores_student_and_necks(tmp_path, run, ema):
     ema_keys = checkpoint.get('ema_state_dict', {})
     assert not any('distill' in key for key in ema_keys)
     assert bool(ema_keys) == ema
-    config = tiny_recipes.recipe(
-        tmp_path, tiny_recipes.distiller(), epochs=3, **changes
+    runner, seen = train_from(
+        distill_recipe(tmp_path, epochs=3, resume=True, custom_hooks=hooks)
     )
-    config.resume = True
-    runner, seen = train_from(config)
     assert runner.epoch == 3
     for key, value in trained.items():
         assert torch.equal(seen[key], value), key
@@ -139,9 +115,7 @@ METHODS = {
 def test_resume_restores_what_a_method_trains_and_remembers(tmp_path, entry):
     def recipe(epochs, resume):
         model = tiny_recipes.distiller(distill=dict(method=entry))
-        return tiny_recipes.recipe(
-            tmp_path, model, epochs, resume=resume, **DISTILL_LINES
-        )
+        return distill_recipe(tmp_path, model, epochs=epochs, resume=resume)
 
     first, begun = train_from(recipe(epochs=2, resume=False))
     trained = weights(first)

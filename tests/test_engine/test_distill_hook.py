@@ -9,25 +9,21 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.runner import Runner
 from mmpretrain.datasets.transforms import PackInputs
-from tiny_recipes import DISTILL_LINES, feature_entry
+from tiny_recipes import feature_entry, make_runner, train
 from torch import nn
 
 from mmdiffkd.engine import DistillHook, distill_hook
 from mmdiffkd.registry import MODELS
 
 
-def distill_recipe(tmp_path, hook=None, student=None, **changes):
-    settings = {
-        key: changes.pop(key)
-        for key in ('epochs', 'images', 'batch_size', 'num_workers')
-        if key in changes
-    }
-    config = tiny_recipes.recipe(
-        tmp_path, tiny_recipes.distiller(student, **changes), **settings
-    )
-    config.merge_from_dict(DISTILL_LINES)
+def recipe(tmp_path, hook=None, student=None, teacher=None, **changes):
+    """One entry of ``changes`` is the distiller's, the others a recipe's."""
+    parts = dict(teacher=teacher or tiny_recipes.teacher())
+    if 'distill' in changes:
+        parts['distill'] = changes.pop('distill')
+    model = tiny_recipes.distiller(student, **parts)
+    config = tiny_recipes.distill_recipe(tmp_path, model, **changes)
     config.default_hooks.distill.update(hook or {})
     return config
 
@@ -38,10 +34,10 @@ def scalars(tmp_path):
 
 
 @pytest.mark.parametrize('interval', [2, 50])
-def test_losses_and_gamma_are_logged(tmp_path, run, interval):
-    config = distill_recipe(tmp_path)
+def test_losses_and_gamma_are_logged(tmp_path, interval):
+    config = recipe(tmp_path)
     config.default_hooks.logger.interval = interval
-    run(config)
+    train(config)
     rows = [row for row in scalars(tmp_path) if 'lr' in row]
     assert len(rows) == 2
     assert len({row['distill.feature.gamma'] for row in rows}) == 2
@@ -53,7 +49,7 @@ def test_losses_and_gamma_are_logged(tmp_path, run, interval):
         assert row['loss'] > 0
 
 
-def test_metrics_are_averaged_between_two_lines(tmp_path, run):
+def test_metrics_are_averaged_between_two_lines(tmp_path):
     seen = []
 
     class Watch(Hook):
@@ -62,44 +58,32 @@ def test_metrics_are_averaged_between_two_lines(tmp_path, run):
         def after_train_iter(self, runner, *args, **kwargs):
             seen.append(runner.model.metrics['distill.feature.gamma'].item())
 
-    config = distill_recipe(tmp_path, epochs=1)
-    runner = Runner.from_cfg(config)
-    runner.register_hook(Watch())
-    runner.train()
+    train(recipe(tmp_path, epochs=1), Watch())
     (row,) = (row for row in scalars(tmp_path) if 'lr' in row)
     assert row['distill.feature.gamma'] == pytest.approx(sum(seen) / 2)
 
 
-@pytest.mark.parametrize('checkpoint', [True, False])
-def test_teacher_is_evaluated_once(tmp_path, run, build, checkpoint):
+@pytest.mark.parametrize(
+    'has_weights, hook, times',
+    [(True, {}, 1), (False, {}, 0), (True, dict(evaluate_teacher=False), 0)],
+    ids=['once', 'random', 'switched off'],
+)
+def test_teacher_is_evaluated(tmp_path, build, has_weights, hook, times):
     path = None
-    if checkpoint:
+    if has_weights:
         network = build(tiny_recipes.classifier(6))
         with torch.no_grad():
             network.head.fc.weight.zero_()
             network.head.fc.bias.copy_(torch.tensor([1.0, 0.0]))
         path = str(tmp_path / 'teacher.pth')
         torch.save(network.state_dict(), path)
-    run(distill_recipe(tmp_path, teacher=tiny_recipes.teacher(6, path)))
+    train(recipe(tmp_path, hook, teacher=tiny_recipes.teacher(6, path)))
     rows = [r for r in scalars(tmp_path) if 'teacher/accuracy/top1' in r]
     # It always says the first class, which is half of the images.
-    assert [r['teacher/accuracy/top1'] for r in rows] == [50.0] * checkpoint
+    assert [r['teacher/accuracy/top1'] for r in rows] == [50.0] * times
 
 
-def test_teacher_evaluation_can_be_switched_off(tmp_path, run, build):
-    path = str(tmp_path / 'teacher.pth')
-    torch.save(build(tiny_recipes.classifier(6)).state_dict(), path)
-    run(
-        distill_recipe(
-            tmp_path,
-            dict(evaluate_teacher=False),
-            teacher=tiny_recipes.teacher(6, path),
-        )
-    )
-    assert not any('teacher/accuracy/top1' in r for r in scalars(tmp_path))
-
-
-def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path, run):
+def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path):
     weights = []
 
     class Watch(Hook):
@@ -111,14 +95,9 @@ def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path, run):
             factors.append(model.distill['feature'].factor)
 
     factors = []
-    config = distill_recipe(
-        tmp_path,
-        epochs=3,
-        distill=dict(feature=feature_entry(schedule=dict(warmup=2, stop=2))),
-    )
-    runner = Runner.from_cfg(config)
-    runner.register_hook(Watch())
-    runner.train()
+    entry = feature_entry(schedule=dict(warmup=2, stop=2))
+    config = recipe(tmp_path, epochs=3, distill=dict(feature=entry))
+    train(config, Watch())
     assert factors == [0.5, 1.0, 0.0]
     moved = [
         not all(map(torch.equal, before, after))
@@ -129,12 +108,12 @@ def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path, run):
     assert rows[-1]['distill.feature.loss_kd'] >= 0
 
 
-def test_panels_are_drawn_at_their_interval(tmp_path, run):
+def test_panels_are_drawn_at_their_interval(tmp_path):
     pytest.importorskip('tensorboard')
-    config = distill_recipe(tmp_path, dict(panel_interval=2, panel_images=2))
+    config = recipe(tmp_path, dict(panel_interval=2, panel_images=2))
     backends = config.visualizer.vis_backends
     backends.append(dict(type='TensorboardVisBackend'))
-    run(config)
+    train(config)
     (events,) = (tmp_path / 'work').glob('*/vis_data/events.out.*')
     assert b'distill.feature' in events.read_bytes()
     (folder,) = (tmp_path / 'work').glob('*/vis_data/vis_image')
@@ -154,29 +133,23 @@ def test_panels_show_the_colours_of_the_data_set(tmp_path, from_file):
     np.testing.assert_array_equal(picture, red)
 
 
+def lone_last_image(tmp_path):
+    entries = dict(logits=tiny_recipes.logits_entry())
+    return recipe(tmp_path, images=10, batch_size=3, epochs=1, distill=entries)
+
+
 def test_lone_last_image_is_found_before_training(tmp_path):
-    config = distill_recipe(
-        tmp_path,
-        images=10,
-        batch_size=3,
-        distill=dict(logits=tiny_recipes.logits_entry()),
-    )
-    runner = Runner.from_cfg(config)
+    config = lone_last_image(tmp_path)
+    runner = make_runner(config)
     with pytest.raises(ValueError, match=r'10 images has 1.*drop_last=True'):
         runner.train()
     assert runner.iter == 0
 
 
-def test_drop_last_cures_it(tmp_path, run):
-    config = distill_recipe(
-        tmp_path,
-        images=10,
-        batch_size=3,
-        epochs=1,
-        distill=dict(logits=tiny_recipes.logits_entry()),
-    )
+def test_drop_last_cures_it(tmp_path):
+    config = lone_last_image(tmp_path)
     config.train_dataloader.drop_last = True
-    assert run(config).iter == 3
+    assert train(config).iter == 3
 
 
 @pytest.mark.parametrize(
@@ -187,28 +160,28 @@ def test_bad_arguments(arguments):
         DistillHook(**arguments)
 
 
-def test_other_constructor_is_refused(tmp_path, run):
+def test_other_constructor_is_refused(tmp_path):
     @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
     class OwnConstructor(DefaultOptimWrapperConstructor):
         pass
 
-    config = distill_recipe(tmp_path)
+    config = recipe(tmp_path)
     config.optim_wrapper.constructor = 'OwnConstructor'
     with pytest.raises(ValueError, match='student_constructor.*OwnConstr'):
-        run(config)
+        train(config)
 
 
-def test_hook_on_a_plain_model_is_refused(tmp_path, run):
+def test_hook_on_a_plain_model_is_refused(tmp_path):
     config = tiny_recipes.recipe(tmp_path, tiny_recipes.classifier())
     config.default_hooks.distill = dict(type='mmdiffkd.DistillHook')
     with pytest.raises(TypeError, match='Remove `default_hooks.distill`'):
-        run(config)
+        train(config)
 
 
-def test_default_constructor_works_too(tmp_path, run):
-    config = distill_recipe(tmp_path, epochs=1)
+def test_default_constructor_works_too(tmp_path):
+    config = recipe(tmp_path, epochs=1)
     config.optim_wrapper.pop('constructor')
-    runner = run(config)
+    runner = train(config)
     ids = {
         id(p)
         for group in runner.optim_wrapper.optimizer.param_groups
@@ -217,31 +190,26 @@ def test_default_constructor_works_too(tmp_path, run):
     assert ids == {id(p) for p in runner.model.parameters()}
 
 
-def test_iteration_based_loop(tmp_path, run):
-    config = distill_recipe(
-        tmp_path,
-        dict(panel_interval=2),
-        distill=dict(
-            feature=feature_entry(schedule=dict(warmup=2, by_epoch=False))
-        ),
+def test_iteration_based_loop(tmp_path):
+    entry = feature_entry(schedule=dict(warmup=2, by_epoch=False))
+    config = recipe(
+        tmp_path, dict(panel_interval=2), distill=dict(feature=entry)
     )
     config.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
     config.train_dataloader.sampler.type = 'InfiniteSampler'
     config.default_hooks.checkpoint.by_epoch = False
     config.log_processor = dict(by_epoch=False)
-    assert run(config).iter == 4
+    assert train(config).iter == 4
     assert scalars(tmp_path)[0]['distill.feature.gamma'] > 0
 
 
-def test_epochs_that_never_come_are_refused(tmp_path, run):
-    config = distill_recipe(
-        tmp_path,
-        distill=dict(feature=feature_entry(schedule=dict(warmup=2))),
-    )
+def test_epochs_that_never_come_are_refused(tmp_path):
+    entry = feature_entry(schedule=dict(warmup=2))
+    config = recipe(tmp_path, distill=dict(feature=entry))
     config.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=2)
     config.train_dataloader.sampler.type = 'InfiniteSampler'
     with pytest.raises(ValueError, match='by_epoch=False'):
-        run(config)
+        train(config)
 
 
 def student_weights(runner):
@@ -249,9 +217,7 @@ def student_weights(runner):
     return {k: v.clone() for k, v in model.state_dict().items()}
 
 
-def test_all_weights_zero_is_the_plain_training_bit_for_bit(
-    tmp_path, run, build
-):
+def test_all_weights_zero_is_the_plain_training_bit_for_bit(tmp_path, build):
     """Augmentation, DropPath, clipping, 2 workers, validations, a teacher."""
     path = str(tmp_path / 'teacher.pth')
     torch.save(build(tiny_recipes.classifier(6)).state_dict(), path)
@@ -262,7 +228,7 @@ def test_all_weights_zero_is_the_plain_training_bit_for_bit(
         train_cfg=dict(val_interval=2),
     )
     plain = tiny_recipes.recipe(tmp_path, student, **settings)
-    ours = distill_recipe(
+    ours = recipe(
         tmp_path,
         dict(panel_interval=2, panel_images=1),
         student,
@@ -276,25 +242,30 @@ def test_all_weights_zero_is_the_plain_training_bit_for_bit(
     for config in (plain, ours):
         config.merge_from_dict(changes)
     ours.work_dir = str(tmp_path / 'ours')
-    expected, weights = student_weights(run(plain)), student_weights(run(ours))
+    expected, weights = (
+        student_weights(train(plain)),
+        student_weights(train(ours)),
+    )
     assert expected.keys() == weights.keys()
     for key, value in expected.items():
         assert torch.equal(weights[key], value), key
     # The comparison can fail: with a weight the student differs.
     ours.model.distill.feature.weight = 1e-3
     ours.work_dir = str(tmp_path / 'other')
-    other = student_weights(run(ours))
+    other = student_weights(train(ours))
     assert not torch.equal(other['head.fc.weight'], expected['head.fc.weight'])
 
 
-def test_off_switch_is_logged(tmp_path, run):
-    config = distill_recipe(
-        tmp_path,
-        epochs=1,
-        distill=dict(feature=feature_entry(weight=0)),
+def test_off_switch_is_logged(tmp_path):
+    entry = feature_entry(weight=0)
+    train(
+        recipe(
+            tmp_path,
+            epochs=1,
+            distill=dict(feature=entry),
+            log_level='INFO',
+        )
     )
-    config.log_level = 'INFO'
-    run(config)
     (log,) = (tmp_path / 'work').glob('*/*.log')
     assert log.read_text().count('distill.feature is off from here on') == 1
 
@@ -332,14 +303,14 @@ def mean_entry():
     )
 
 
-def test_losses_are_allocated_and_prepared_once(tmp_path, run):
-    config = distill_recipe(tmp_path, distill=dict(feature=mean_entry()))
-    loss = run(config).model.distill.feature.losses[0]
+def test_losses_are_allocated_and_prepared_once(tmp_path):
+    config = recipe(tmp_path, distill=dict(feature=mean_entry()))
+    loss = train(config).model.distill.feature.losses[0]
     assert loss.length == loss.images == 8
     assert loss.labels.tolist() == [0] * 4 + [1] * 4
     assert loss.passes == 1 and loss.center.abs().sum() > 0
     config.train_cfg.max_epochs, config.resume = 3, True
-    resumed = run(config).model.distill.feature.losses[0]
+    resumed = train(config).model.distill.feature.losses[0]
     assert not hasattr(resumed, 'passes')
     assert torch.equal(resumed.center, loss.center)
 
@@ -350,17 +321,17 @@ def bank_entry():
 
 @pytest.mark.parametrize('save_best', [None, 'auto'])
 def test_evaluation_needs_no_training_set(tmp_path, save_best):
-    config = distill_recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    config = recipe(tmp_path, distill=dict(pooled=bank_entry()))
     config.default_hooks.checkpoint.save_best = save_best
     shutil.rmtree(tmp_path / 'data/train')
-    runner = Runner.from_cfg(config)
+    runner = make_runner(config)
     assert 'accuracy/top1' in runner.val()
     assert runner.model.distill.pooled.losses[0].student_bank is None
 
 
-def test_evaluation_after_training_keeps_the_banks(tmp_path, run):
-    config = distill_recipe(tmp_path, distill=dict(pooled=bank_entry()))
-    runner = run(config)
+def test_evaluation_after_training_keeps_the_banks(tmp_path):
+    config = recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    runner = train(config)
     bank = runner.model.distill.pooled.losses[0].student_bank
     trained = bank.clone()
     runner.val()
@@ -368,11 +339,11 @@ def test_evaluation_after_training_keeps_the_banks(tmp_path, run):
     assert torch.equal(after, trained)
 
 
-def test_joined_data_sets_have_no_memory_bank(tmp_path, run):
-    config = distill_recipe(tmp_path, distill=dict(feature=mean_entry()))
+def test_joined_data_sets_have_no_memory_bank(tmp_path):
+    config = recipe(tmp_path, distill=dict(feature=mean_entry()))
     dataset = config.train_dataloader.dataset
     config.train_dataloader.dataset = dict(
         type='ConcatDataset', datasets=[dataset, dataset]
     )
     with pytest.raises(ValueError, match='joins several data sets'):
-        run(config)
+        train(config)

@@ -8,8 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
-from tiny_recipes import DISTILL_LINES
+from tiny_recipes import make_runner
 
 from mmdiffkd.engine.nonfinite_hook import NonFiniteLoss, replay
 from mmdiffkd.registry import MODELS
@@ -48,25 +47,16 @@ class Watch(Hook):
 
 def recipe(root, hook=None, loss=None, **changes):
     entry = tiny_recipes.feature_entry(loss=loss or dict(type='FailingLoss'))
-    config = tiny_recipes.recipe(
+    config = tiny_recipes.distill_recipe(
         root,
         tiny_recipes.distiller(distill=dict(feature=entry)),
         epochs=3,
         custom_hooks=[dict(type='mmdiffkd.NonFiniteHook', **(hook or {}))],
-        **DISTILL_LINES,
         **changes,
     )
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.train_cfg.pop('val_interval')
     return config
-
-
-def build(config, *hooks):
-    config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
-    runner = Runner.from_cfg(config)
-    for hook in hooks:
-        runner.register_hook(hook)
-    return runner
 
 
 def same(one, other, but=()):
@@ -91,7 +81,7 @@ STATISTICS = ('running_mean', 'running_var', 'distill.step')
 
 def test_the_run_stops_before_the_step(tmp_path):
     watch = Watch()
-    runner = build(recipe(tmp_path), watch)
+    runner = make_runner(recipe(tmp_path), watch)
     with pytest.raises(NonFiniteLoss) as failure:
         runner.train()
     message = str(failure.value)
@@ -134,13 +124,13 @@ def test_the_iteration_can_be_computed_again(tmp_path):
             seen.append({k: v.item() for k, v in outputs.items()})
 
     with pytest.raises(NonFiniteLoss, match='loss_kd is inf'):
-        build(config(), Losses()).train()
+        make_runner(config(), Losses()).train()
     saved = torch.load(
         tmp_path / 'work/nonfinite_iter_3.pth', weights_only=False
     )
     # Another process: other streams, a model that has not trained.
     torch.manual_seed(8), np.random.seed(8), random.seed(8)
-    model = build(config()).model
+    model = make_runner(config()).model
     model.init_weights()
     losses = replay(model, saved)
     assert {k: v.item() for k, v in losses.items()} == seen[2]
@@ -155,7 +145,7 @@ def test_the_task_and_the_first_module_are_named(tmp_path):
             norm.weight.data.fill_(3e38)
             norm.bias.data.fill_(3e38)
 
-    runner = build(recipe(tmp_path, loss=dict(type='MSELoss')), Spoil())
+    runner = make_runner(recipe(tmp_path, loss=dict(type='MSELoss')), Spoil())
     with pytest.raises(NonFiniteLoss) as failure:
         runner.train()
     message = str(failure.value)
@@ -171,13 +161,13 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             runner.model.student.head.fc.bias.data.fill_(NAN)
 
-    runner = build(recipe(tmp_path, loss=dict(type='MSELoss')), Spoil())
+    runner = make_runner(recipe(tmp_path, loss=dict(type='MSELoss')), Spoil())
     with pytest.raises(NonFiniteLoss, match='themselves: .*head.fc.bias'):
         runner.train()
 
 
 def test_a_loss_that_is_finite_again_is_said_to_be(tmp_path):
-    runner = build(recipe(tmp_path))
+    runner = make_runner(recipe(tmp_path))
     loss = runner.model.distill.feature.losses[0]
     loss.bad = [3]
 
@@ -193,7 +183,7 @@ def test_a_loss_that_is_finite_again_is_said_to_be(tmp_path):
 def test_a_batch_can_be_skipped(tmp_path):
     watch = Watch()
     config = recipe(tmp_path, dict(on_nonfinite='skip'))
-    runner = build(config, watch)
+    runner = make_runner(config, watch)
     warned = train_and_listen(runner)
     before, after = watch.weights[2:4]
     assert not same(before, after, ('distill.step',))
@@ -207,7 +197,7 @@ def test_skipping_has_a_limit(tmp_path):
     loss = dict(type='FailingLoss', calls=(2, 4, 5, 6))
     hook = dict(on_nonfinite='skip', max_skipped=2)
     with pytest.raises(NonFiniteLoss, match='iteration 6'):
-        build(recipe(tmp_path, hook, loss)).train()
+        make_runner(recipe(tmp_path, hook, loss)).train()
 
 
 def test_norms_forget_a_batch_that_is_skipped(tmp_path):
@@ -221,14 +211,14 @@ def test_norms_forget_a_batch_that_is_skipped(tmp_path):
                 conv.weight.data.copy_(self.kept)
 
     config = recipe(tmp_path, dict(on_nonfinite='skip'), dict(type='MSELoss'))
-    runner = build(config, Spoil())
+    runner = make_runner(config, Spoil())
     runner.train()
     for name, tensor in runner.model.state_dict().items():
         assert tensor.isfinite().all(), name
 
 
 def test_a_buffer_that_is_spoilt_ends_skipping(tmp_path):
-    runner = build(recipe(tmp_path, dict(on_nonfinite='skip')))
+    runner = make_runner(recipe(tmp_path, dict(on_nonfinite='skip')))
     runner.model.distill.register_buffer('bank', torch.tensor([NAN]))
     with pytest.raises(NonFiniteLoss, match="buffer 'distill.bank'"):
         runner.train()
@@ -257,7 +247,7 @@ def scaled(tmp_path, monkeypatch):
 
 def test_what_the_loss_scaler_handles_is_left_to_it(scaled):
     watch = Watch()
-    runner = build(scaled(calls=(2, 3, 5)), watch)
+    runner = make_runner(scaled(calls=(2, 3, 5)), watch)
     warned = train_and_listen(runner)
     assert len(warned) == 3 and 'by the loss scaler' in warned[0]
     assert not same(watch.weights[1], watch.weights[3], ('distill.step',))
@@ -267,7 +257,7 @@ def test_what_the_loss_scaler_handles_is_left_to_it(scaled):
 
 def test_what_the_loss_scaler_cannot_handle_stops_the_run(scaled):
     with pytest.raises(NonFiniteLoss, match='iteration 4'):
-        build(scaled(calls=(2, 3, 4))).train()
+        make_runner(scaled(calls=(2, 3, 4))).train()
 
 
 def test_gradients_that_overflow_are_the_scalers_alone(scaled):
@@ -278,7 +268,7 @@ def test_gradients_that_overflow_are_the_scalers_alone(scaled):
                 scaler._scale.fill_(INF if runner.iter == 1 else 2.0**16)
 
     watch = Watch()
-    runner = build(scaled(calls=()), watch, Overflow())
+    runner = make_runner(scaled(calls=()), watch, Overflow())
     assert train_and_listen(runner) == []
     assert not same(watch.weights[1], watch.weights[2], STATISTICS)
     assert same(watch.weights[0], watch.weights[1])
@@ -295,4 +285,4 @@ def test_a_plain_recipe_is_watched_as_well(tmp_path):
             runner.model.head.fc.bias.data.fill_(NAN)
 
     with pytest.raises(NonFiniteLoss, match='Inputs of the task: data'):
-        build(config, Spoil()).train()
+        make_runner(config, Spoil()).train()

@@ -8,10 +8,8 @@ import mmdiffkd.engine  # noqa: F401  (registers the constructor)
 
 
 @pytest.fixture
-def distiller(build):
-    model = build(tiny_recipes.distiller())
-    model.init_weights()
-    return model
+def distiller(ready):
+    return ready(tiny_recipes.distiller())
 
 
 def wrapper(model, paramwise=None, **changes):
@@ -152,17 +150,13 @@ def test_gradients_are_clipped_separately(distiller):
 
 
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'AmpOptimWrapper'])
-def test_idle_parameters_do_not_move(build, kind):
+def test_idle_parameters_do_not_move(ready, kind):
     if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
         changes = dict(type=kind, dtype='bfloat16')
     else:
         changes = dict(type=kind)
-    model = build(
-        tiny_recipes.distiller(
-            distill=dict(feature=tiny_recipes.feature_entry(weight=0))
-        )
-    )
-    model.init_weights()
+    entry = tiny_recipes.feature_entry(weight=0)
+    model = ready(tiny_recipes.distiller(distill=dict(feature=entry)))
     try:
         made = wrapper(model, clip_grad=dict(max_norm=1.0), **changes)
     except AssertionError as error:

@@ -8,18 +8,15 @@ import tiny_recipes
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
-from tiny_recipes import DISTILL_LINES
+from tiny_recipes import train
 
 from mmdiffkd.safety.atomic_files import AtomicLocalBackend
 from mmdiffkd.safety.checkpoints import CheckpointHook, _DeferredRemoval
 from mmdiffkd.utils import read_checkpoint
 
 
-def test_old_checkpoints_go_only_after_the_new_one(tmp_path, run, monkeypatch):
-    config = tiny_recipes.recipe(
-        tmp_path, tiny_recipes.distiller(), epochs=3, **DISTILL_LINES
-    )
+def test_old_checkpoints_go_only_after_the_new_one(tmp_path, monkeypatch):
+    config = tiny_recipes.distill_recipe(tmp_path, epochs=3)
     config.default_hooks.checkpoint.max_keep_ckpts = 1
     config.default_hooks.checkpoint.save_best = 'auto'
     put = AtomicLocalBackend.put
@@ -30,7 +27,7 @@ def test_old_checkpoints_go_only_after_the_new_one(tmp_path, run, monkeypatch):
         put(self, obj, filepath)
 
     monkeypatch.setattr(AtomicLocalBackend, 'put', watch)
-    run(config)
+    train(config)
     # From the second write on, a whole checkpoint lies there at any time.
     assert len(held) >= 3 and all(held[1:])
     names = {p.name for p in (tmp_path / 'work').glob('*.pth')}
@@ -43,14 +40,7 @@ def test_old_checkpoints_go_only_after_the_new_one(tmp_path, run, monkeypatch):
 
 def small(root, **changes):
     """A distiller of one checkpoint, the newest, and a scheduler by steps."""
-    config = tiny_recipes.recipe(
-        root,
-        tiny_recipes.distiller(),
-        epochs=3,
-        images=10,
-        **DISTILL_LINES,
-        **changes,
-    )
+    config = tiny_recipes.distill_recipe(root, epochs=3, images=10, **changes)
     config.param_scheduler = [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=9)
     ]
@@ -76,49 +66,31 @@ class Rates(Hook):
         self.seen.append((runner.epoch, runner.iter, rate))
 
 
-def train(config, *hooks):
-    config.experiment_name = f'{id(config)}_{torch.rand(1).item()}'
-    runner = Runner.from_cfg(config)
-    for hook in hooks:
-        runner.register_hook(hook)
-    runner.train()
-    return runner
-
-
 def by_iterations(root, interval, **changes):
     config = small(root, **changes)
     config.default_hooks.checkpoint.update(by_epoch=False, interval=interval)
     return config
 
 
-def test_an_epoch_that_was_interrupted_starts_over(tmp_path):
-    straight = Rates()
-    train(by_iterations(tmp_path, 5), straight)
+# 3 iterations an epoch: 5 is the second of the second epoch, 6 its last.
+@pytest.mark.parametrize(
+    'saved, epoch, goes_on', [(5, 1, 3), (6, 2, 6)], ids=['within', 'end']
+)
+def test_a_run_goes_on_with_a_whole_epoch(tmp_path, saved, epoch, goes_on):
+    straight, resumed = Rates(), Rates()
+    train(by_iterations(tmp_path, saved), straight)
     assert [i for _, i, _ in straight.seen] == list(range(9))
     assert len({rate for *_, rate in straight.seen}) == 9
-    # 3 iterations an epoch: this one is the second of the second epoch.
-    copy_checkpoint(tmp_path / 'work/iter_5.pth', tmp_path / 'other')
-    resumed = Rates()
-    config = by_iterations(tmp_path, 5, work_dir=str(tmp_path / 'other'))
+    checkpoint = tmp_path / f'work/iter_{saved}.pth'
+    copy_checkpoint(checkpoint, tmp_path / 'other')
+    config = by_iterations(tmp_path, saved, work_dir=str(tmp_path / 'other'))
     config.resume = True
     train(config, resumed)
-    assert resumed.seen == straight.seen[3:]
-    # It went on from the weights of then, all the same.
-    start = read_checkpoint(tmp_path / 'work/iter_5.pth')
-    assert start['distill_state_dict']['distill.step'] == 5
-
-
-def test_an_epochs_last_iteration_is_saved_when_the_epoch_is_over(tmp_path):
-    straight = Rates()
-    train(by_iterations(tmp_path, 6), straight)
-    meta = read_checkpoint(tmp_path / 'work/iter_6.pth')['meta']
-    assert (meta['epoch'], meta['iter']) == (2, 6)
-    copy_checkpoint(tmp_path / 'work/iter_6.pth', tmp_path / 'other')
-    resumed = Rates()
-    config = by_iterations(tmp_path, 6, work_dir=str(tmp_path / 'other'))
-    config.resume = True
-    train(config, resumed)
-    assert resumed.seen == straight.seen[6:]
+    assert resumed.seen == straight.seen[goes_on:]
+    # From the weights of then, all the same.
+    start = read_checkpoint(checkpoint)
+    assert start['distill_state_dict']['distill.step'] == saved
+    assert (start['meta']['epoch'], start['meta']['iter']) == (epoch, saved)
 
 
 @pytest.fixture(scope='module')
@@ -198,21 +170,22 @@ class NoRoom(Hook):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_no_room_for_a_checkpoint(finished, tmp_path):
-    def config():
-        cfg = small(finished, work_dir=str(tmp_path / 'work'))
-        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-        return cfg
+def of_one_checkpoint(finished, tmp_path):
+    config = small(finished, work_dir=str(tmp_path / 'work'))
+    config.default_hooks.checkpoint.max_keep_ckpts = 1
+    return config
 
+
+def test_no_room_for_a_checkpoint(finished, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(OSError, match=r'not written.*epoch_2\.pth'):
-            train(config(), NoRoom())
+            train(of_one_checkpoint(finished, tmp_path), NoRoom())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     files = {p.name for p in (tmp_path / 'work').iterdir() if p.is_file()}
     assert {n for n in files if 'pth' in n} == {'epoch_1.pth'}
-    again = config()
+    again = of_one_checkpoint(finished, tmp_path)
     again.resume = True
     rates = Rates()
     train(again, rates)
@@ -220,11 +193,6 @@ def test_no_room_for_a_checkpoint(finished, tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed(finished, tmp_path, monkeypatch):
-    def config():
-        cfg = small(finished, work_dir=str(tmp_path / 'work'))
-        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-        return cfg
-
     def checkpoints():
         return {p.name for p in (tmp_path / 'work').glob('*.pth')}
 
@@ -238,11 +206,11 @@ def test_what_a_killed_run_left_is_removed(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_DeferredRemoval, 'flush', killed)
         with pytest.raises(KeyboardInterrupt):
-            train(config())
+            train(of_one_checkpoint(finished, tmp_path))
     assert checkpoints() == {'epoch_1.pth', 'epoch_2.pth'}
     temporary = tmp_path / 'work/.epoch_2.pth.1.tmp'
     temporary.touch()
-    again = config()
+    again = of_one_checkpoint(finished, tmp_path)
     again.resume = True
     seen = []
 

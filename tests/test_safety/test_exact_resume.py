@@ -11,14 +11,13 @@ import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop
 from recipe_files import ROOT
-from tiny_recipes import DISTILL_LINES
+from tiny_recipes import train
 from torch.utils.data import DataLoader
 
 from mmdiffkd.safety.exact_resume import ExactResume, check_accumulation
 from mmdiffkd.utils import read_checkpoint
-from mmdiffkd.utils.command_line import end_workers
 from mmdiffkd.utils.randomness import random_state
 
 WORKERS = {
@@ -47,12 +46,11 @@ def recipe(
     """A recipe whose every part draws: data, batches, student, necks."""
     student = tiny_recipes.classifier(drop_path_rate=0.5)
     student['train_cfg'] = dict(augments=dict(type='Mixup', alpha=0.8))
-    config = tiny_recipes.recipe(
+    config = tiny_recipes.distill_recipe(
         root,
         tiny_recipes.distiller(student),
         epochs=4,
         images=10,
-        **DISTILL_LINES,
         custom_hooks=list(custom_hooks),
         **changes,
     )
@@ -76,17 +74,8 @@ def by_iterations(config, sampler):
     return config
 
 
-def train(config):
-    config.experiment_name = f'{id(config)}_{np.random.rand()}'
-    runner = Runner.from_cfg(config)
-    runner.train()
-    end_workers(runner)
-    return runner
-
-
 def resume(config, straight, work, name):
     """Go on from one checkpoint of a run, as after a kill."""
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     shutil.copy(straight / name, work)
     (work / 'last_checkpoint').write_text(str(work / name))
@@ -110,6 +99,15 @@ def differences(*paths):
             twin = other['optimizer']['state'][index][key]
             pairs.append(((index, key), value, twin))
     return [name for name, a, b in pairs if not torch.equal(a, b)]
+
+
+def check_resumed(root, config, saved='epoch_2.pth', last='epoch_4.pth'):
+    """A run that stopped ends as one that did not; gives both runners."""
+    straight = train(config())
+    work, other = root / 'work', root / 'other'
+    resumed = resume(config(), work, other, saved)
+    assert not differences(work / last, other / last)
+    return straight, resumed
 
 
 @pytest.fixture(scope='module')
@@ -149,11 +147,8 @@ def test_iterations(tmp_path, sampler, workers):
         cfg.train_dataloader.update(WORKERS[workers])
         return cfg
 
-    train(config())
     # In the midst of the second pass over 10 images, 4 at a time.
-    resume(config(), tmp_path / 'work', tmp_path / 'other', 'iter_5.pth')
-    paths = (tmp_path / f / 'iter_8.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
+    check_resumed(tmp_path, config, 'iter_5.pth', 'iter_8.pth')
 
 
 @pytest.mark.slow
@@ -166,10 +161,7 @@ def test_a_seed_that_nobody_chose_comes_from_the_checkpoint(tmp_path, build):
         cfg.model.teacher.checkpoint = str(weights)
         return cfg
 
-    train(config())
-    resume(config(), tmp_path / 'work', tmp_path / 'other', 'epoch_2.pth')
-    paths = (tmp_path / f / 'epoch_4.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
+    check_resumed(tmp_path, config)
 
 
 @pytest.mark.slow
@@ -224,15 +216,10 @@ def test_a_validation_that_was_due_is_made_up_for(tmp_path):
         ]
         return cfg
 
-    straight = train(config())
+    straight, resumed = check_resumed(tmp_path, config)
     rates = straight.optim_wrapper.get_lr()['lr']
     assert rates[0] == 0.05 / 4
-    resumed = resume(
-        config(), tmp_path / 'work', tmp_path / 'other', 'epoch_2.pth'
-    )
     assert resumed.optim_wrapper.get_lr()['lr'] == rates
-    paths = (tmp_path / f / 'epoch_4.pth' for f in ('work', 'other'))
-    assert not differences(*paths)
 
 
 class Log:

@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from tiny_recipes import make_runner, with_distill_lines
 
 from mmdiffkd.utils import download
 from mmdiffkd.utils.command_line import build_runner
@@ -77,18 +78,24 @@ def by_resume(path, trusted):
     return dict(by_load_from(path, trusted), resume=True)
 
 
-@pytest.mark.parametrize(
+every_way = pytest.mark.parametrize(
     'way', [by_teacher, by_student, by_load_from, by_resume, by_init_cfg]
 )
+
+
+def recipe(tmp_path, **changes):
+    """A recipe that only loads."""
+    return tiny_recipes.recipe(
+        tmp_path, epochs=0, images=2, batch_size=2, **changes
+    )
+
+
+@every_way
 def test_code_in_a_checkpoint_is_not_run(tmp_path, attack, way):
     path, victim = attack
     for trusted in (False, True):
-        config = tiny_recipes.recipe(
-            tmp_path, epochs=0, images=2, batch_size=2,
-            **way(str(path), trusted),
-        )  # fmt: skip
-        config.experiment_name = f'{way.__name__}_{trusted}'
-        runner = build_runner(config)
+        config = recipe(tmp_path, **way(str(path), trusted))
+        runner = make_runner(config, build=build_runner)
         if trusted:
             # It gets as far as such a file lets it.
             with suppress(Exception):
@@ -101,23 +108,17 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, attack, way):
             assert not victim.exists()
 
 
-@pytest.mark.parametrize(
-    'way', [by_teacher, by_student, by_load_from, by_resume, by_init_cfg]
-)
+@every_way
 @pytest.mark.parametrize('hook', [True, False])
 def test_runs_of_other_tools_are_guarded(tmp_path, attack, way, hook):
     path, victim = attack
-    lines = tiny_recipes.DISTILL_LINES
-    config = tiny_recipes.recipe(
-        tmp_path,
-        epochs=0,
-        images=2,
-        batch_size=2,
-        **way(str(path), trusted=False),
-        **(lines if hook else dict(optim_wrapper=lines['optim_wrapper'])),
+    config = with_distill_lines(
+        recipe(tmp_path, **way(str(path), trusted=False))
     )
-    config.experiment_name = f'{way.__name__}_{hook}'
-    runner = Runner.from_cfg(config)
+    if not hook:
+        config.default_hooks.pop('distill')
+        config.default_hooks.pop('checkpoint')
+    runner = make_runner(config)
     with pytest.raises(ValueError, match=r'attack.pth.* holds a .*open'):
         runner.train()
     assert not victim.exists()
@@ -127,16 +128,8 @@ def test_runs_of_other_tools_are_guarded(tmp_path, attack, way, hook):
 @pytest.mark.parametrize('phase', ['train', 'val'])
 def test_the_hook_knows_what_is_trusted(tmp_path, attack, phase, trusted):
     path, victim = attack
-    config = tiny_recipes.recipe(
-        tmp_path,
-        epochs=0,
-        images=2,
-        batch_size=2,
-        **by_load_from(str(path), trusted),
-        **tiny_recipes.DISTILL_LINES,
-    )
-    config.experiment_name = f'{phase}_{trusted}'
-    runner = Runner.from_cfg(config)
+    config = recipe(tmp_path, **by_load_from(str(path), trusted))
+    runner = make_runner(with_distill_lines(config))
     with nullcontext() if trusted else pytest.raises(ValueError, match='open'):
         getattr(runner, phase)()
     assert victim.exists() == trusted
@@ -156,27 +149,17 @@ def test_building_a_distiller_leaves_mmengine_alone(build):
 @pytest.mark.parametrize('trusted', [False, True])
 def test_config_in_a_checkpoint_is_not_run(tmp_path, trusted):
     victim = tmp_path / 'victim'
-    model = tiny_recipes.distiller()
-    settings = dict(
-        epochs=1, images=2, batch_size=2, **tiny_recipes.DISTILL_LINES
+    config = tiny_recipes.distill_recipe(
+        tmp_path, epochs=1, images=2, batch_size=2
     )
-    config = tiny_recipes.recipe(tmp_path, model, **settings)
-    config.experiment_name = f'first_{trusted}'
-    build_runner(config).train()
+    make_runner(config, build=build_runner).train()
     path = tmp_path / 'work/epoch_1.pth'
     checkpoint = torch.load(path, weights_only=False)
     checkpoint['meta']['config'] = f'victim = open({str(victim)!r}, "w")'
     torch.save(checkpoint, path)
-    config.merge_from_dict(
-        dict(
-            load_from=str(path),
-            resume=True,
-            trusted=trusted,
-            experiment_name=f'second_{trusted}',
-        )
-    )
+    config.update(load_from=str(path), resume=True, trusted=trusted)
     with suppress(Exception):
-        build_runner(config).train()
+        make_runner(config, build=build_runner).train()
     assert victim.exists() == trusted
 
 

@@ -6,43 +6,32 @@ from published_networks import check_network, fingerprint, spread
 from mmdiffkd.models.backbones import CIFARResNet
 
 WIDE = dict(stem_channels=32, base_channels=64)
+MAPS = '16@32 16@32 32@16 64@8'
+WIDE_MAPS = '32@32 64@32 128@16 256@8'
 
 
 @pytest.mark.parametrize(
-    'depth, parameters, mega_macs',
+    'depth, arguments, parameters, mega_macs, maps, width',
     [
-        (8, 83_892, 12.5),
-        (14, 181_108, 26.7),
-        (20, 278_324, 40.8),
-        (32, 472_756, 69.1),
-        (44, 667_188, 97.4),
-        (56, 861_620, 125.8),
-        (110, 1_736_564, 253.2),
+        (8, {}, 83_892, 12.5, MAPS, 64),
+        (14, {}, 181_108, 26.7, MAPS, 64),
+        (20, {}, 278_324, 40.8, MAPS, 64),
+        (32, {}, 472_756, 69.1, MAPS, 64),
+        (44, {}, 667_188, 97.4, MAPS, 64),
+        (56, {}, 861_620, 125.8, MAPS, 64),
+        (110, {}, 1_736_564, 253.2, MAPS, 64),
+        (8, WIDE, 1_233_540, 177.1, WIDE_MAPS, 256),
+        (32, WIDE, 7_433_860, 1083.0, WIDE_MAPS, 256),
     ],
 )
-def test_published_network(depth, parameters, mega_macs):
-    check_network(
-        lambda: CIFARResNet(depth, out_indices=range(3)),
-        *(parameters, mega_macs),
-        maps='16@32 16@32 32@16 64@8',
-        stem='relu',
-        width=64,
-    )
-
-
-@pytest.mark.parametrize(
-    'depth, parameters, mega_macs',
-    [(8, 1_233_540, 177.1), (32, 7_433_860, 1083.0)],
-)
-def test_published_network_of_four_times_the_width(
-    depth, parameters, mega_macs
+def test_published_network(
+    depth, arguments, parameters, mega_macs, maps, width
 ):
     check_network(
-        lambda: CIFARResNet(depth, **WIDE, out_indices=range(3)),
-        *(parameters, mega_macs),
-        maps='32@32 64@32 128@16 256@8',
+        lambda: CIFARResNet(depth, **arguments, out_indices=range(3)),
+        *(parameters, mega_macs, maps),
         stem='relu',
-        width=256,
+        width=width,
     )
 
 

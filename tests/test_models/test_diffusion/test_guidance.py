@@ -15,11 +15,6 @@ SAMPLER = DDIMSampler(schedule=SCHEDULE)
 LABELS = torch.tensor([2, 0, 4, 2])
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(dtype=torch.float64, scale=1.5, classes=5, channels=6):
     """Guidance, a denoiser in eval mode, a linear classifier, a latent."""
     guidance = ClassifierGuidance(scale, SCHEDULE, SAMPLER.timesteps)

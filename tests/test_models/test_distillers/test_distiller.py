@@ -20,15 +20,12 @@ def batch(model, count=4):
     return model.data_preprocessor(data, True)
 
 
+TWO_ENTRIES = dict(feature=feature_entry(), logits=logits_entry())
+
+
 @pytest.fixture
-def distiller(build):
-    model = build(
-        tiny_recipes.distiller(
-            distill=dict(feature=feature_entry(), logits=logits_entry())
-        )
-    )
-    model.init_weights()
-    return model.train()
+def distiller(ready):
+    return ready(tiny_recipes.distiller(distill=TWO_ENTRIES))
 
 
 def test_loss_keeps_the_student_names_and_adds_ours(distiller):
@@ -88,11 +85,8 @@ def test_state_dict_is_the_plain_students(distiller, build):
 
 
 def test_state_dict_round_trip(distiller, build):
-    config = tiny_recipes.distiller(
-        distill=dict(feature=feature_entry(), logits=logits_entry())
-    )
     distiller(**batch(distiller), mode='loss')
-    other = build(config)
+    other = build(tiny_recipes.distiller(distill=TWO_ENTRIES))
     other.load_state_dict(distiller.state_dict(), strict=True)
     for (name, a), b in zip(
         distiller.state_dict().items(), other.state_dict().values()
@@ -141,14 +135,9 @@ def test_gradients_reach_student_and_necks_but_not_the_teacher(distiller):
     assert all(p.grad is None for p in distiller.teacher.network.parameters())
 
 
-def test_weight_zero_runs_no_teacher(build):
-    model = build(
-        tiny_recipes.distiller(
-            distill=dict(feature=feature_entry(weight=0), other=None)
-        )
-    )
-    model.init_weights()
-    model.train()
+def test_weight_zero_runs_no_teacher(ready):
+    entries = dict(feature=feature_entry(weight=0), other=None)
+    model = ready(tiny_recipes.distiller(distill=entries))
     model.teacher.network.extract_feat = None
     losses = model(**batch(model), mode='loss')
     assert losses['distill.feature.loss_kd'] == 0
@@ -159,12 +148,10 @@ def test_weight_zero_runs_no_teacher(build):
     assert list(model.distill) == ['feature']
 
 
-def test_construction_and_training_do_not_move_the_global_stream(build):
+def test_construction_and_training_do_not_move_the_global_stream(ready):
     def stream(config):
         torch.manual_seed(5)
-        model = build(config)
-        model.init_weights()
-        model.train()
+        model = ready(config)
         state = torch.get_rng_state()
         data = batch(model)
         model(**data, mode='loss')
@@ -177,17 +164,13 @@ def test_construction_and_training_do_not_move_the_global_stream(build):
     assert all(map(torch.equal, plain, ours))
 
 
-def test_noise_depends_on_the_step_and_goes_on_after_loading(build):
+def test_noise_depends_on_the_step_and_goes_on_after_loading(ready):
     def losses(model, data):
         with torch.no_grad():
             out = model(**data, mode='loss')
         return out['distill.feature.loss_diffusion'].item()
 
-    torch.manual_seed(0)
-    config = tiny_recipes.distiller()
-    model = build(config)
-    model.init_weights()
-    model.train()
+    model = ready(tiny_recipes.distiller())
     # Batch statistics would change with every forward pass; noise alone may.
     for module in model.distill.modules():
         module.momentum = 0.0
@@ -197,23 +180,19 @@ def test_noise_depends_on_the_step_and_goes_on_after_loading(build):
     first += [losses(model, data)]
     assert len(set(first)) == 3
     torch.manual_seed(0)
-    again = build(config)
-    again.init_weights()
-    again.train()
+    again = ready(tiny_recipes.distiller())
     again.load_state_dict(state)
     assert losses(again, data) == first[2]
 
 
-def test_tap_without_gradient_is_an_error(build):
-    model = build(
+def test_tap_without_gradient_is_an_error(ready):
+    model = ready(
         tiny_recipes.distiller(
             tiny_recipes.classifier(frozen_stages=2),
             distill=dict(feature=feature_entry(at='backbone[0]')),
         )
     )
-    model.init_weights()
-    model.train()
-    with pytest.raises(ValueError, match='has no gradient'):
+    with pytest.raises(ValueError, match='has no gradient.*frozen stages'):
         model(**batch(model), mode='loss')
 
 
@@ -243,12 +222,10 @@ def test_autocast_stays_finite_over_steps(distiller, dtype):
 
 @pytest.mark.exact
 @pytest.mark.slow
-def test_compiled_step_equals_eager(build):
+def test_compiled_step_equals_eager(ready):
     def losses(compiled):
         torch.manual_seed(0)
-        model = build(tiny_recipes.distiller())
-        model.init_weights()
-        model.train()
+        model = ready(tiny_recipes.distiller())
         data = batch(model)
         step = model.loss
         if compiled:
@@ -268,16 +245,10 @@ def test_compiled_step_equals_eager(build):
     [
         (dict(distill=dict(f=feature_entry(at='backbon[-1]'))),
          "no module 'backbon'.*'backbone'"),
-        (dict(distill=dict(f=logits_entry(teacher_at='neck'))),
-         '`at` and also'),
         (dict(distill=dict(f=feature_entry(at='backbone.conv1[0]'))),
          'would cut its batch'),
-        (dict(distill=dict(f=feature_entry(
-            at='head.fc', neck=dict(type='DiffKDNeck', feature='map')))),
-         "`distill.f.neck.feature` is 'map', but vectors .*Leave it out"),
         (dict(distill=[1]), '`distill` is'),
         (dict(teacher='x.py'), '`teacher` is'),
-        (dict(teacher=dict(config='x')), 'no `checkpoint`'),
         (dict(input_size=0), '`input_size` is 0'),
         (dict(input_size=(1, 2, 3)), '`input_size` is'),
         (dict(input_size=1.5), '`input_size` is 1.5'),
@@ -289,17 +260,6 @@ def test_bad_input_is_found_at_construction(build, changes, message):
         build(tiny_recipes.distiller(**changes))
 
 
-def test_other_class_counts_at_logits_are_refused(build):
-    teacher = tiny_recipes.teacher()
-    teacher['config']['model']['head']['num_classes'] = 3
-    with pytest.raises(ValueError, match='distributions over classes.*2.*3'):
-        build(
-            tiny_recipes.distiller(
-                teacher=teacher, distill=dict(logits=logits_entry())
-            )
-        )
-
-
 def test_student_with_a_module_called_distill_is_refused(build):
     student = build(tiny_recipes.classifier())
     student.distill = torch.nn.Identity()
@@ -307,14 +267,10 @@ def test_student_with_a_module_called_distill_is_refused(build):
         build(tiny_recipes.distiller(student))
 
 
-def test_schedule_without_progress_is_refused(build):
-    model = build(
-        tiny_recipes.distiller(
-            distill=dict(feature=feature_entry(schedule=dict(warmup=2)))
-        )
-    )
-    model.init_weights()
-    data = batch(model.train())
+def test_schedule_without_progress_is_refused(ready):
+    entry = feature_entry(schedule=dict(warmup=2))
+    model = ready(tiny_recipes.distiller(distill=dict(feature=entry)))
+    data = batch(model)
     with pytest.raises(ValueError, match='DistillHook'):
         model(**data, mode='loss')
     model.set_progress(1, 0)
@@ -329,37 +285,22 @@ def test_callers_metadata_does_not_grow(distiller):
     assert len(state._metadata) == count
 
 
-def test_list_of_taps_gives_the_levels_in_order(build):
+def test_list_of_taps_gives_the_levels_in_order(ready):
     taps = ['backbone.layer1', 'backbone.layer3', 'backbone.layer2']
-    model = build(
-        tiny_recipes.distiller(
-            distill=dict(
-                maps=dict(
-                    at=taps,
-                    neck=dict(type='ProjectionNeck'),
-                    loss=dict(type='MSELoss'),
-                )
-            )
-        )
-    )
+    entry = feature_entry(at=taps, neck=dict(type='ProjectionNeck'))
+    model = ready(tiny_recipes.distiller(distill=dict(maps=entry)))
     shapes = [tuple(s[1:]) for s, _ in model.distill.maps.shapes]
     assert shapes == [(4, 16, 16), (16, 4, 4), (8, 8, 8)]
-    model.init_weights()
-    model.train()(**batch(model), mode='loss')['distill.maps.loss_kd']
+    assert model(**batch(model), mode='loss')['distill.maps.loss_kd'] > 0
 
 
-def test_pre_activations_train_the_student_in_spite_of_inplace_relu(build):
+def test_pre_activations_train_the_student_in_spite_of_inplace_relu(ready):
     tap = 'backbone.layer3.1.relu@input[-1]'
-    entry = dict(
-        at=tap,
-        neck=dict(type='ProjectionNeck'),
-        loss=dict(type='MSELoss'),
-    )
+    entry = feature_entry(at=tap, neck=dict(type='ProjectionNeck'))
     # mmpretrain's block calls one in-place ReLU twice.
     student = tiny_recipes.classifier(zero_init_residual=False)
-    model = build(tiny_recipes.distiller(student, distill=dict(preact=entry)))
-    model.init_weights()
-    data = batch(model.train())
+    model = ready(tiny_recipes.distiller(student, distill=dict(preact=entry)))
+    data = batch(model)
     with model.student_taps.record():
         model.student(**data, mode='loss')
     (read,) = model.student_taps.read(tap)
@@ -391,17 +332,13 @@ class SpyLoss(nn.Module):
         return (preds_S - preds_T).square().mean()
 
 
-def spy(build, **changes):
-    entry = dict(at='head.fc', loss=dict(type='mmdiffkd.SpyLoss'))
-    model = build(
-        tiny_recipes.distiller(distill=dict(logits={**entry, **changes}))
-    )
-    model.init_weights()
-    return model.train()
+def spy(ready, **changes):
+    entry = dict(at='head.fc', loss=dict(type='mmdiffkd.SpyLoss')) | changes
+    return ready(tiny_recipes.distiller(distill=dict(logits=entry)))
 
 
-def test_loss_gets_the_teachers_head_and_logits(build):
-    model = spy(build, teacher_head='head.fc')
+def test_loss_gets_the_teachers_head_and_logits(ready):
+    model = spy(ready, teacher_head='head.fc')
     model(**batch(model), mode='loss')
     labels, head, logits = model.distill.logits.losses[0].seen
     assert labels.tolist() == [0, 1, 0, 1]
@@ -412,9 +349,9 @@ def test_loss_gets_the_teachers_head_and_logits(build):
     assert not any(name.startswith('distill.') for name in names)
 
 
-def test_loss_that_narrows_its_wishes_needs_no_teacher_head(build):
+def test_loss_that_narrows_its_wishes_needs_no_teacher_head(ready):
     wishes = dict(type='mmdiffkd.SpyLoss', supplied=('gt_labels',))
-    model = spy(build, loss=wishes)
+    model = spy(ready, loss=wishes)
     model(**batch(model), mode='loss')
     labels, head, logits = model.distill.logits.losses[0].seen
     assert labels is not None and head is None and logits is None
@@ -429,6 +366,6 @@ def test_loss_that_narrows_its_wishes_needs_no_teacher_head(build):
         (dict(at=[]), r'`distill.logits.at` is \[\]. Write a tap'),
     ],
 )
-def test_bad_teacher_head_and_taps_say_so(build, changes, message):
+def test_bad_teacher_head_and_taps_say_so(ready, changes, message):
     with pytest.raises(ValueError, match=message):
-        spy(build, **changes)
+        spy(ready, **changes)

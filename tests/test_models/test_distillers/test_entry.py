@@ -89,10 +89,7 @@ def test_loss_and_neck_get_what_they_ask_for():
             return preds_S.sum() * 0 + gt_labels
 
     made = entry([VECTOR], [VECTOR], neck=None, loss=dict(type='AskingLoss'))
-    students = [torch.rand(2, 5)]
-    losses, _ = made(
-        students, students, (32, 32), {'gt_labels': lambda: 7}, (1,)
-    )
+    losses, _ = compare(made, gt_labels=7)
     assert losses['loss_kd'] == 7
 
 

@@ -6,11 +6,6 @@ from torch.nn import functional as F
 from mmdiffkd.models.distillers.folding import find_pairs, fold_batch_norms
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def trained(network):
     """A network in eval mode whose norms are no identities."""
     for module in network.modules():

@@ -2,7 +2,7 @@ import pytest
 import tiny_detectors
 import tiny_recipes
 import torch
-from mmengine.runner import Runner
+from tiny_recipes import train
 from torch import nn
 
 from mmdiffkd.models.distillers.inheritance import inherit, match_tensors
@@ -124,17 +124,16 @@ def test_path_is_checked_at_construction(build, config):
         build(config)
 
 
-def test_loaded_and_resumed_weights_take_its_place(tmp_path, run):
+def test_loaded_and_resumed_weights_take_its_place(tmp_path):
     teacher = tiny_recipes.teacher(4, inherit=('head',))
     entry = tiny_recipes.feature_entry(weight=0.0)
     model = tiny_recipes.distiller(
         teacher=teacher, distill=dict(feature=entry)
     )
-    config = tiny_recipes.recipe(
+    config = tiny_recipes.distill_recipe(
         tmp_path, model, epochs=1, optim_wrapper=dict(optimizer=dict(lr=0.0))
     )
-    config.merge_from_dict(tiny_recipes.DISTILL_LINES)
-    first = run(config)
+    first = train(config)
     taken = same(first.model.student, first.model.teacher.network, 'head')
     assert taken == {'fc.weight', 'fc.bias'}
     state = {
@@ -143,11 +142,9 @@ def test_loaded_and_resumed_weights_take_its_place(tmp_path, run):
     }
     torch.save(state, tmp_path / 'own.pth')
     config.load_from = str(tmp_path / 'own.pth')
-    loaded = run(config)
+    loaded = train(config)
     assert (loaded.model.student.head.fc.weight == 0.5).all()
     config.update(load_from=None, resume=True)
     config.train_cfg.max_epochs = 2
-    config.experiment_name = 'resumed'
-    resumed = Runner.from_cfg(config)
-    resumed.train()
+    resumed = train(config)
     assert (resumed.model.student.head.fc.weight == 0.5).all()

@@ -39,16 +39,20 @@ def boxes_entry(**changes):
     return entry
 
 
-def make(build, name='faster', teacher=None, entries=None, **changes):
+def make(ready, name='faster', teacher=None, entries=None, **changes):
     entries = entries or dict(boxes=boxes_entry(**changes))
-    model = build(tiny_detectors.distiller(name, entries, teacher))
-    model.init_weights()
-    return model
+    return ready(tiny_detectors.distiller(name, entries, teacher))
+
+
+def step(model, *boxes, **batch):
+    """What a training step logs."""
+    return tiny_detectors.step(
+        model, tiny_detectors.batch(model, *boxes, **batch)
+    )
 
 
 @pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+def nothing_seen():
     SEEN.clear()
 
 
@@ -117,8 +121,8 @@ def record(module, store, inputs=False):
 
 
 @pytest.mark.parametrize('name', ['faster', 'double', 'mask'])
-def test_teacher_runs_on_the_boxes_that_the_student_sampled(build, name):
-    model = make(build, name, loss=dict(type='RoISpyLoss'))
+def test_teacher_runs_on_the_boxes_that_the_student_sampled(ready, name):
+    model = make(ready, name, loss=dict(type='RoISpyLoss'))
     student, teacher = model.student, model.teacher.network
     rois, losses, regressed, pooled = [], [], [], []
     record(student.roi_head.bbox_roi_extractor, rois, inputs=True)
@@ -144,7 +148,7 @@ def test_teacher_runs_on_the_boxes_that_the_student_sampled(build, name):
 
 
 @pytest.mark.parametrize('name', ['cascade', 'cascade mask'])
-def test_stages_of_a_cascade_have_boxes_of_their_own(build, name):
+def test_stages_of_a_cascade_have_boxes_of_their_own(ready, name):
     stages = {
         f'stage_{i}': boxes_entry(
             at=f'roi_head.bbox_head.{i}.fc_reg',
@@ -152,7 +156,7 @@ def test_stages_of_a_cascade_have_boxes_of_their_own(build, name):
         )
         for i in (0, 2)
     }
-    model = make(build, name, entries=stages)
+    model = make(ready, name, entries=stages)
     rois, pooled = ([], []), ([], [])
     for i in (0, 2):
         network = model.student, model.teacher.network
@@ -160,30 +164,28 @@ def test_stages_of_a_cascade_have_boxes_of_their_own(build, name):
             record(
                 part.roi_head.bbox_roi_extractor[i], store[i // 2], inputs=True
             )
-    data = tiny_detectors.batch(model, with_mask='mask' in name)
-    tiny_detectors.step(model, data)
+    step(model, with_mask='mask' in name)
     for ours, theirs in zip(rois, pooled):
         assert torch.equal(ours[0][1], theirs[-1][1])
     assert not torch.equal(rois[0][0][1], rois[1][0][1])
     assert len(SEEN['labels']) == len(rois[1][0][1])
 
 
-def test_class_agnostic_teacher_and_a_student_of_every_class(build):
+def test_class_agnostic_teacher_and_a_student_of_every_class(ready):
     model = make(
-        build,
+        ready,
         'faster',
         'cascade mask',
         student_at=REGRESSED,
         teacher_at=FIRST_STAGE,
         neck=dict(type='ClassColumnsNeck'),
     )
-    data = tiny_detectors.batch(model)
     regressed, taught, losses = [], [], []
     student = model.student.roi_head.bbox_head
     record(student.fc_reg, regressed)
     record(student.loss_cls, losses, inputs=True)
     record(model.teacher.network.roi_head.bbox_head[0].fc_reg, taught)
-    logged = tiny_detectors.step(model, data)
+    logged = step(model)
     ours, theirs, labels = regressed[0], taught[-1], losses[0][1]
     assert ours.shape == (len(labels), 4 * tiny_detectors.CLASSES)
     assert theirs.shape == (len(labels), 4)
@@ -207,9 +209,9 @@ NECKS = {
 
 
 @pytest.mark.parametrize('neck', NECKS.values(), ids=NECKS)
-def test_images_without_objects(build, neck):
-    model = make(build, neck=neck)
-    logged = tiny_detectors.step(model, tiny_detectors.batch(model, [0, 0]))
+def test_images_without_objects(ready, neck):
+    model = make(ready, neck=neck)
+    logged = step(model, [0, 0])
     assert all(value.isfinite() for value in logged.values())
     if neck and neck['type'] == 'ClassColumnsNeck':
         assert logged['distill.boxes.loss_kd'] == 0
@@ -230,45 +232,42 @@ def without_proposals(model):
 
 
 @pytest.mark.parametrize('neck', NECKS.values(), ids=NECKS)
-def test_step_without_any_box_adds_nothing_and_touches_all(build, neck):
-    model = make(build, neck=neck)
+def test_step_without_any_box_adds_nothing_and_touches_all(ready, neck):
+    model = make(ready, neck=neck)
     without_proposals(model)
-    logged = tiny_detectors.step(model, tiny_detectors.batch(model, [0, 0]))
+    logged = step(model, [0, 0])
     assert logged['distill.boxes.loss_kd'] == 0
     assert all(value.isfinite() for value in logged.values())
     for parameter in model.distill.parameters():
         assert parameter.grad is not None and not parameter.grad.any()
 
 
-def test_cascade_that_stops_without_boxes(build):
+def test_cascade_that_stops_without_boxes(ready):
     last = 'roi_head.bbox_head.2.fc_reg'
-    model = make(build, 'cascade', at=last)
+    model = make(ready, 'cascade', at=last)
     without_proposals(model)
-    logged = tiny_detectors.step(model, tiny_detectors.batch(model, [0, 0]))
+    logged = step(model, [0, 0])
     assert all(value.isfinite() for value in logged.values())
-    logged = tiny_detectors.step(
-        make(build, 'cascade', at=last), tiny_detectors.batch(model)
-    )
+    logged = step(make(ready, 'cascade', at=last))
     assert logged['distill.boxes.loss_kd'] > 0
 
 
-def test_box_counts_may_change(build):
-    model = make(build, neck=NECKS['DiffKD'])
+def test_box_counts_may_change(ready):
+    model = make(ready, neck=NECKS['DiffKD'])
     counts = set()
     for boxes in ([1, 9], [0, 2], [30, 30]):
-        data = tiny_detectors.batch(model, boxes)
         rois = []
         record(model.student.roi_head.bbox_roi_extractor, rois, inputs=True)
-        logged = tiny_detectors.step(model, data)
+        logged = step(model, boxes)
         counts.add(len(rois[0][1]))
         assert logged['distill.boxes.loss_kd'] > 0
     assert len(counts) > 1
 
 
-def test_our_part_of_the_step_does_not_wait(build):
+def test_our_part_of_the_step_does_not_wait(ready):
     """What mmdet reads itself, in its RoI extractor, is not ours to mend."""
     model = make(
-        build,
+        ready,
         'faster',
         'cascade',
         student_at=REGRESSED,
@@ -285,12 +284,12 @@ def test_our_part_of_the_step_does_not_wait(build):
         return losses, metrics
 
     entry.forward = watched
-    tiny_detectors.step(model, tiny_detectors.batch(model))
+    step(model)
 
 
-def test_entry_that_is_off_runs_no_head_of_the_teacher(build):
+def test_entry_that_is_off_runs_no_head_of_the_teacher(ready):
     model = make(
-        build,
+        ready,
         entries=dict(
             pyramid=dict(at='neck[0]', loss=dict(type='MSELoss')),
             boxes=boxes_entry(weight=0.0),
@@ -298,13 +297,13 @@ def test_entry_that_is_off_runs_no_head_of_the_teacher(build):
     )
     ran = []
     record(model.teacher.network.roi_head.bbox_head, ran)
-    logged = tiny_detectors.step(model, tiny_detectors.batch(model))
+    logged = step(model)
     assert not ran and logged['distill.pyramid.loss_kd'] > 0
 
 
-def test_nothing_is_kept_of_a_step(build):
-    model = make(build)
-    tiny_detectors.step(model, tiny_detectors.batch(model))
+def test_nothing_is_kept_of_a_step(ready):
+    model = make(ready)
+    step(model)
     for head in model._sampled_boxes._heads.values():
         assert not head.on
         assert (head.boxes, head.labels, head._extracted) == (None,) * 3
@@ -328,29 +327,27 @@ def test_path_into_a_cascade_without_its_stage_lists_the_stages(build):
 
 
 @pytest.mark.parametrize('switch', ['fold_batch_norm', 'channels_last'])
-def test_fast_teacher(build, switch):
+def test_fast_teacher(ready, switch):
     config = tiny_detectors.distiller(
         'faster', dict(boxes=boxes_entry(loss=dict(type='RoISpyLoss')))
     )
     config['teacher'][switch] = True
-    model = build(config)
-    model.init_weights()
-    logged = tiny_detectors.step(model, tiny_detectors.batch(model))
+    logged = step(ready(config))
     assert logged['distill.boxes.loss_kd'] > 0
 
 
-def test_pass_over_the_data_is_refused(build):
-    model = make(build, loss=dict(type='RoIPreparingLoss'))
+def test_pass_over_the_data_is_refused(ready):
+    model = make(ready, loss=dict(type='RoIPreparingLoss'))
     with pytest.raises(ValueError, match='no student samples boxes'):
         model.prepare(lambda: iter([torch.zeros(1, 3, 64, 64)]))
 
 
-def test_panels_leave_boxes_out(build):
+def test_panels_leave_boxes_out(ready):
     fpn = dict(
         at='neck[0]',
         neck=dict(type='DiffKDNeck', num_inference_steps=1),
         loss=dict(type='MSELoss'),
     )
     boxes = boxes_entry(neck=NECKS['DiffKD'])
-    model = make(build, entries=dict(fpn=fpn, boxes=boxes))
+    model = make(ready, entries=dict(fpn=fpn, boxes=boxes))
     assert set(model.trajectories(torch.rand(2, 3, 64, 64))) == {'fpn'}

@@ -11,6 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
+from tiny_recipes import make_runner, train
 
 PYRAMID = dict(
     fpn=dict(
@@ -21,11 +22,13 @@ PYRAMID = dict(
 )
 
 
-def train(tmp_path, run, name, model=None, **changes):
-    model = model or tiny_detectors.distiller(name, PYRAMID)
-    config = tiny_detectors.recipe(tmp_path, model, **changes)
-    config.merge_from_dict(copy.deepcopy(tiny_recipes.DISTILL_LINES))
-    return run(config)
+def recipe(tmp_path, model, **changes):
+    """A recipe for a detector, or for one that distils the pyramid."""
+    if isinstance(model, str):
+        model = tiny_detectors.distiller(model, PYRAMID)
+    return tiny_recipes.with_distill_lines(
+        tiny_detectors.recipe(tmp_path, model, **changes)
+    )
 
 
 def logged(runner, name):
@@ -34,7 +37,7 @@ def logged(runner, name):
 
 
 @pytest.mark.slow
-def test_yolox_switches_its_mode(tmp_path, run):
+def test_yolox_switches_its_mode(tmp_path):
     """Mosaic off, L1 loss on, in the student's head alone."""
     mixed = dict(
         type='MultiImageMixDataset',
@@ -45,9 +48,8 @@ def test_yolox_switches_its_mode(tmp_path, run):
             *tiny_detectors.PACK,
         ],
     )
-    runner = train(
+    config = recipe(
         tmp_path,
-        run,
         'yolox',
         custom_hooks=[
             dict(
@@ -65,6 +67,7 @@ def test_yolox_switches_its_mode(tmp_path, run):
         ],
         train_dataloader=dict(dataset={'_delete_': True, **mixed}),
     )
+    runner = train(config)
     assert runner.model.student.bbox_head.use_l1
     assert not runner.model.teacher.network.bbox_head.use_l1
     assert runner.train_dataloader.dataset._skip_type_keys == ('Mosaic',)
@@ -78,21 +81,10 @@ def test_rtmdet_switches_its_pipeline(tmp_path):
         dict(type='Resize', scale=(96, 96), keep_ratio=False),
         *tiny_detectors.PACK,
     ]
-    model = tiny_detectors.distiller('rtmdet', PYRAMID)
-    config = tiny_detectors.recipe(
-        tmp_path,
-        model,
-        custom_hooks=[
-            dict(
-                type='PipelineSwitchHook',
-                switch_epoch=1,
-                switch_pipeline=last,
-            )
-        ],
+    hook = dict(
+        type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=last
     )
-    config.merge_from_dict(copy.deepcopy(tiny_recipes.DISTILL_LINES))
-    config.experiment_name = 'rtmdet'
-    runner = Runner.from_cfg(config)
+    runner = make_runner(recipe(tmp_path, 'rtmdet', custom_hooks=[hook]))
     runner.model.student.backbone.register_forward_pre_hook(
         lambda module, args: (
             sizes.append(args[0].shape[-1]) if module.training else None
@@ -102,43 +94,33 @@ def test_rtmdet_switches_its_pipeline(tmp_path):
     assert sizes == [64, 64, 96, 96]
 
 
-def test_toods_loss_knows_the_epoch(tmp_path, run):
+def test_toods_loss_knows_the_epoch(tmp_path):
     model = tiny_detectors.distiller('tood', PYRAMID)
     # The first loss for an epoch, the second for the other.
     model['student']['train_cfg']['initial_epoch'] = 1
-    runner = train(tmp_path, run, 'tood', model=model)
+    runner = train(recipe(tmp_path, model))
     assert runner.model.student.bbox_head.epoch == 1
     assert not hasattr(runner.model.teacher.network.bbox_head, 'epoch')
 
 
 def test_hook_that_sets_the_epoch_reaches_the_student(tmp_path):
     epochs = []
-    config = tiny_detectors.recipe(
-        tmp_path,
-        tiny_detectors.distiller('retinanet', PYRAMID),
-        custom_hooks=[dict(type='SetEpochInfoHook')],
-    )
-    config.merge_from_dict(copy.deepcopy(tiny_recipes.DISTILL_LINES))
-    config.experiment_name = 'epochs'
-    runner = Runner.from_cfg(config)
+    hook = dict(type='SetEpochInfoHook')
+    runner = make_runner(recipe(tmp_path, 'retinanet', custom_hooks=[hook]))
     runner.model.student.set_epoch = epochs.append
     runner.train()
     assert epochs == [0, 1]
 
 
-def test_pictures_of_predictions(tmp_path, run):
-    model = tiny_detectors.distiller('retinanet', PYRAMID)
+def test_pictures_of_predictions(tmp_path):
+    hook = dict(type='DetVisualizationHook', draw=True, interval=1)
     runner = train(
-        tmp_path,
-        run,
-        'retinanet',
-        model=model,
-        epochs=1,
-        default_hooks=dict(
-            visualization=dict(
-                type='DetVisualizationHook', draw=True, interval=1
-            )
-        ),
+        recipe(
+            tmp_path,
+            'retinanet',
+            epochs=1,
+            default_hooks=dict(visualization=hook),
+        )
     )
     folder = tmp_path / 'work' / runner.timestamp / 'vis_data' / 'vis_image'
     assert list(folder.glob('val_img_*.png'))
@@ -155,10 +137,7 @@ def test_sizes_that_change_from_step_to_step(tmp_path):
             interval=1,
         )
     ]
-    config = tiny_detectors.recipe(tmp_path, model, epochs=2)
-    config.merge_from_dict(copy.deepcopy(tiny_recipes.DISTILL_LINES))
-    config.experiment_name = 'sizes'
-    runner = Runner.from_cfg(config)
+    runner = make_runner(recipe(tmp_path, model))
     sizes = [], []
     networks = runner.model.student, runner.model.teacher.network
     for network, store in zip(networks, sizes):
@@ -174,7 +153,7 @@ def test_sizes_that_change_from_step_to_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_images_of_several_scales(tmp_path, run):
+def test_images_of_several_scales(tmp_path):
     entries = {
         **PYRAMID,
         'boxes': dict(
@@ -188,24 +167,23 @@ def test_images_of_several_scales(tmp_path, run):
         keep_ratio=False,
     )
     pipeline = [*tiny_detectors.LOAD, scales, *tiny_detectors.PACK]
-    runner = train(
+    config = recipe(
         tmp_path,
-        run,
-        'faster',
-        model=tiny_detectors.distiller('faster', entries),
+        tiny_detectors.distiller('faster', entries),
         train_dataloader=dict(dataset=dict(pipeline=pipeline)),
         val_dataloader=None,
         val_evaluator=None,
         val_cfg=None,
     )
+    runner = train(config)
     for name in entries:
         values = logged(runner, f'distill.{name}.loss_kd')
         assert len(values) == 4
         assert all(0 < value < float('inf') for value in values)
 
 
-def test_augmentation_at_test_time(tmp_path, run):
-    runner = train(tmp_path, run, 'retinanet', epochs=1)
+def test_augmentation_at_test_time(tmp_path):
+    runner = train(recipe(tmp_path, 'retinanet', epochs=1))
     config = runner.cfg
     pipeline = [
         dict(type='LoadImageFromFile'),

@@ -12,13 +12,25 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.utils import load_config
 
+FAST = dict(fold_batch_norm=True, channels_last=True)
+TAPS = ['backbone[-1]', 'head.fc']
+
+
+def frozen(**changes):
+    """The tiny teacher, without weights."""
+    return FrozenTeacher(**tiny_recipes.teacher(**changes))
+
+
+def build_teacher(taps=TAPS, size=(16, 16), **settings):
+    teacher = FrozenTeacher(**settings)
+    teacher.attach(taps, size)
+    teacher.init_weights()
+    return teacher
+
 
 @pytest.fixture
 def teacher():
-    frozen = FrozenTeacher(**tiny_recipes.teacher())
-    frozen.attach(['backbone[-1]', 'head.fc'], (16, 16))
-    frozen.init_weights()
-    return frozen
+    return build_teacher(**tiny_recipes.teacher())
 
 
 class Holder(torch.nn.Module):
@@ -28,7 +40,9 @@ class Holder(torch.nn.Module):
         self.layer = torch.nn.Linear(2, 2)
 
 
-def test_teacher_is_in_nothing(teacher):
+@pytest.mark.parametrize('switches', [{}, dict(FAST, dtype='bfloat16')])
+def test_teacher_is_in_nothing_and_stays_in_eval_mode(tiny, switches):
+    teacher = tiny(**switches)
     holder = Holder(teacher)
     assert [n for n, _ in holder.named_parameters()] == [
         'layer.weight',
@@ -37,11 +51,9 @@ def test_teacher_is_in_nothing(teacher):
     assert list(holder.state_dict()) == ['layer.weight', 'layer.bias']
     assert not list(teacher.buffers())
     assert not any(p.requires_grad for p in teacher.network.parameters())
-
-
-def test_teacher_stays_in_eval_mode(teacher):
-    Holder(teacher).train()
+    holder.train()
     assert not any(m.training for m in teacher.network.modules())
+    assert copy.deepcopy(holder).teacher is teacher
 
 
 def test_teacher_follows_dtype_and_device(teacher):
@@ -52,13 +64,9 @@ def test_teacher_follows_dtype_and_device(teacher):
     assert teacher.network.backbone.conv1.weight.is_meta
 
 
-def test_deep_copy_shares_the_teacher(teacher):
-    assert copy.deepcopy(Holder(teacher)).teacher is teacher
-
-
 def test_forward_reads_taps_without_gradient(teacher):
     images = torch.rand(3, 3, 16, 16, requires_grad=True)
-    tensors = teacher(images, ['backbone[-1]', 'head.fc'])
+    tensors = teacher(images, TAPS)
     assert tensors['backbone[-1]'][0].shape == (3, 24, 4, 4)
     assert tensors['head.fc'][0].shape == (3, 2)
     assert not tensors['head.fc'][0].requires_grad
@@ -94,25 +102,21 @@ def test_checkpoints_of_every_kind_load(tmp_path, teacher, kind):
         ),
         'ddp': {f'module.{k}': v for k, v in state.items()},
     }[kind]
-    other = FrozenTeacher(
-        **tiny_recipes.teacher(checkpoint=saved(tmp_path, content))
-    )
+    other = frozen(checkpoint=saved(tmp_path, content))
     other.init_weights()
     for key, value in other.network.state_dict().items():
         assert torch.equal(value, state[key])
 
 
 def test_construction_reads_no_weights():
-    teacher = FrozenTeacher(**tiny_recipes.teacher(checkpoint='absent.pth'))
+    teacher = frozen(checkpoint='absent.pth')
     with pytest.raises(FileNotFoundError, match='absent.pth'):
         teacher.init_weights()
 
 
 def test_checkpoint_of_another_architecture_lists_the_keys(tmp_path, build):
     other = build(tiny_recipes.classifier(base=5)).state_dict()
-    teacher = FrozenTeacher(
-        **tiny_recipes.teacher(checkpoint=saved(tmp_path, other))
-    )
+    teacher = frozen(checkpoint=saved(tmp_path, other))
     with pytest.raises(ValueError, match='of another shape.*conv1.weight'):
         teacher.init_weights()
 
@@ -121,18 +125,15 @@ def test_missing_and_unexpected_keys_unless_not_strict(tmp_path, teacher):
     state = teacher.network.state_dict()
     state['extra.weight'] = state.pop('head.fc.weight')
     path = saved(tmp_path, state)
-    strict = FrozenTeacher(**tiny_recipes.teacher(checkpoint=path))
     with pytest.raises(ValueError) as error:
-        strict.init_weights()
+        frozen(checkpoint=path).init_weights()
     for part in (
         'missing: head.fc.weight',
         'unexpected: extra.weight',
         'strict=False',
     ):
         assert part in str(error.value)
-    FrozenTeacher(
-        **tiny_recipes.teacher(checkpoint=path, strict=False)
-    ).init_weights()
+    frozen(checkpoint=path, strict=False).init_weights()
 
 
 def test_random_teacher_fetches_no_backbone():
@@ -148,10 +149,8 @@ def test_input_is_renormalised(to_rgb):
     config = tiny_recipes.teacher()
     preprocessor = config['config']['model']['data_preprocessor']
     preprocessor.update(mean=[10, 20, 30], std=[2, 4, 5], to_rgb=to_rgb)
-    teacher = FrozenTeacher(**config)
-    teacher.attach(['backbone.conv1'], (16, 16))
-    teacher.init_weights()
-    student = FrozenTeacher(**tiny_recipes.teacher()).network
+    teacher = build_teacher(['backbone.conv1'], **config)
+    student = frozen().network
     teacher.match_input(student.data_preprocessor)
     raw = dict(inputs=list(torch.randint(0, 256, (2, 3, 16, 16)).byte()))
     own = teacher.network.data_preprocessor(copy.deepcopy(raw))['inputs']
@@ -165,7 +164,7 @@ def test_input_is_renormalised(to_rgb):
 
 
 def test_equal_preprocessors_leave_the_input_alone(teacher):
-    student = FrozenTeacher(**tiny_recipes.teacher()).network
+    student = frozen().network
     teacher.match_input(student.data_preprocessor)
     assert teacher._renormalize is None
 
@@ -178,10 +177,7 @@ def test_preprocessor_without_normalisation_is_understood(teacher):
 
 def test_tables_worked_out_from_weights_are_fresh(teacher, tmp_path):
     """LeViT and its kin keep such tables, made when eval() is called."""
-    config = tiny_recipes.teacher(
-        checkpoint=saved(tmp_path, teacher.network.state_dict())
-    )
-    other = FrozenTeacher(**config)
+    other = frozen(checkpoint=saved(tmp_path, teacher.network.state_dict()))
     kept = []
     train = other.network.train
 
@@ -201,9 +197,7 @@ def test_renormalisation_follows_the_dtype():
     config['config']['model']['data_preprocessor'].update(mean=[1, 2, 3])
     teacher = FrozenTeacher(**config)
     teacher.attach(['backbone[-1]'], (16, 16))
-    teacher.match_input(
-        FrozenTeacher(**tiny_recipes.teacher()).network.data_preprocessor
-    )
+    teacher.match_input(frozen().network.data_preprocessor)
     teacher.to(torch.bfloat16)
     images = torch.rand(2, 3, 16, 16, dtype=torch.bfloat16)
     (feature,) = teacher(images, ['backbone[-1]'])['backbone[-1]']
@@ -213,11 +207,10 @@ def test_renormalisation_follows_the_dtype():
 # Switches for speed
 
 
-FAST = dict(fold_batch_norm=True, channels_last=True)
 FAMILIES = {
     'ResNet': (
         'mmpretrain::resnet/resnet18_8xb32_in1k.py',
-        ['backbone[-1]', 'head.fc', 'backbone.layer2.1.relu@input[-1]'],
+        [*TAPS, 'backbone.layer2.1.relu@input[-1]'],
         20,
     ),
     'MobileNetV2': (
@@ -227,7 +220,7 @@ FAMILIES = {
     ),
     'Swin': (
         'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
-        ['backbone[-1]', 'head.fc'],
+        TAPS,
         0,
     ),
     'RetinaNet': (
@@ -260,13 +253,6 @@ def norms_in(network):
     return [m for m in network.modules() if isinstance(m, norms)]
 
 
-def build_teacher(taps, size, **settings):
-    teacher = FrozenTeacher(**settings)
-    teacher.attach(taps, size)
-    teacher.init_weights()
-    return teacher
-
-
 def moved(found, expected):
     """The largest difference of any tap, relative to its norm."""
     assert found.keys() == expected.keys()
@@ -280,7 +266,6 @@ def moved(found, expected):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_fast_teachers_yield_the_same(family, tmp_path, log):
     config, taps, folded = FAMILIES[family]
-    torch.manual_seed(0)
     config = load_config(config)
     if family == 'Swin':
         arch = dict(embed_dims=24, depths=[1] * 4, num_heads=[3] * 4)
@@ -316,9 +301,7 @@ def log(caplog, monkeypatch):
 @pytest.fixture
 def checkpoint(tmp_path):
     """Of the tiny teacher, with the statistics of a trained one."""
-    torch.manual_seed(0)
-    network = FrozenTeacher(**tiny_recipes.teacher()).network
-    return saved(tmp_path, with_statistics(network))
+    return saved(tmp_path, with_statistics(frozen().network))
 
 
 @pytest.fixture
@@ -326,11 +309,8 @@ def tiny(checkpoint):
     """Build the tiny teacher with some switches."""
 
     def function(*taps, **switches):
-        return build_teacher(
-            list(taps) or ['backbone[-1]', 'head.fc'],
-            (16, 16),
-            **tiny_recipes.teacher(checkpoint=checkpoint, **switches),
-        )
+        settings = tiny_recipes.teacher(checkpoint=checkpoint, **switches)
+        return build_teacher(list(taps) or TAPS, **settings)
 
     return function
 
@@ -385,16 +365,6 @@ def test_fast_teacher_is_evaluated_as_the_plain_one(tiny):
     assert scores[0].std() > 1e-3
 
 
-def test_fast_teacher_is_in_nothing_either(tiny):
-    holder = Holder(tiny(**FAST, dtype='bfloat16'))
-    assert list(holder.state_dict()) == ['layer.weight', 'layer.bias']
-    assert copy.deepcopy(holder).teacher is holder.teacher
-    network = holder.teacher.network
-    assert not any(p.requires_grad for p in network.parameters())
-    holder.train()
-    assert not any(m.training for m in network.modules())
-
-
 def test_fast_teacher_follows_dtype_and_device(tiny):
     plain, fast = tiny(), tiny(**FAST)
     images = torch.rand(2, 3, 16, 16)
@@ -427,7 +397,7 @@ def dtype_inside(teacher, images):
     handle = teacher.network.backbone.layer3.register_forward_hook(
         lambda module, args, output: seen.append(output.dtype)
     )
-    tensors = teacher(images, ['backbone[-1]', 'head.fc'])
+    tensors = teacher(images, TAPS)
     handle.remove()
     (inside,) = seen
     return inside, {t.dtype for levels in tensors.values() for t in levels}
@@ -464,7 +434,7 @@ def test_compiled_forward_has_one_graph(tiny, monkeypatch):
 
     whole = functools.partial(torch.compile, backend=count, fullgraph=True)
     monkeypatch.setattr(torch, 'compile', whole)
-    taps = ['backbone[-1]', 'head.fc', 'backbone.layer3.0.relu@input[-1]']
+    taps = [*TAPS, 'backbone.layer3.0.relu@input[-1]']
     teacher = tiny(*taps, **FAST, compile=True)
     expected = tiny(*taps)
     for _ in range(3):
@@ -477,10 +447,9 @@ def test_compiled_forward_has_one_graph(tiny, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype', [None, 'bfloat16'])
 def test_compiled_forward_yields_the_same(tiny, dtype):
-    taps = ['backbone[-1]', 'head.fc']
-    teacher = tiny(*taps, **FAST, compile=True, dtype=dtype)
+    teacher = tiny(**FAST, compile=True, dtype=dtype)
     images = torch.rand(2, 3, 16, 16)
-    difference = moved(teacher(images, taps), tiny(*taps)(images, taps))
+    difference = moved(teacher(images, TAPS), tiny()(images, TAPS))
     assert difference <= (1e-4 if dtype is None else 0.05)
 
 
@@ -496,15 +465,13 @@ def test_compiled_forward_yields_the_same(tiny, dtype):
 )
 def test_unknown_values_are_errors(switch, value, cure):
     with pytest.raises(ValueError) as error:
-        FrozenTeacher(**tiny_recipes.teacher(**{switch: value}))
+        frozen(**{switch: value})
     assert f'`teacher.{switch}` is {value!r}' in str(error.value)
     assert cure in str(error.value)
 
 
 def test_a_layout_that_a_network_cannot_take_is_an_error(checkpoint):
-    teacher = FrozenTeacher(
-        **tiny_recipes.teacher(checkpoint=checkpoint, channels_last=True)
-    )
+    teacher = frozen(checkpoint=checkpoint, channels_last=True)
     teacher.attach(['head.fc'], (16, 16))
     teacher.network.neck.forward = lambda maps: (
         maps[-1].view(len(maps[-1]), -1)[:, :24],
@@ -514,9 +481,7 @@ def test_a_layout_that_a_network_cannot_take_is_an_error(checkpoint):
 
 
 def test_a_network_that_folding_would_change_is_an_error(checkpoint):
-    teacher = FrozenTeacher(
-        **tiny_recipes.teacher(checkpoint=checkpoint, fold_batch_norm=True)
-    )
+    teacher = frozen(checkpoint=checkpoint, fold_batch_norm=True)
     teacher.attach(['head.fc'], (16, 16))
     # Beyond what a run can see: a function of whether the norm is there.
     pool = teacher.network.neck.forward

@@ -3,8 +3,6 @@ from pathlib import Path
 import pytest
 import tiny_recipes
 import torch
-from mmengine.runner import Runner
-from tiny_recipes import DISTILL_LINES
 
 
 def logits_recipe(tmp_path, base):
@@ -14,21 +12,17 @@ def logits_recipe(tmp_path, base):
             logits=dict(at='head.fc', loss=dict(type='KLDivergence'))
         ),
     )
-    return tiny_recipes.recipe(tmp_path, model, epochs=1, **DISTILL_LINES)
+    return tiny_recipes.distill_recipe(tmp_path, model, epochs=1)
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     """A run with a small teacher, and one with a teacher 16 times as big."""
-    runs = []
-    for base in (6, 24):
-        folder = tmp_path_factory.mktemp('teacher')
-        config = logits_recipe(folder, base)
-        config.experiment_name = str(folder)
-        runner = Runner.from_cfg(config)
-        runner.train()
-        runs.append(runner)
-    return runs
+    folders = (tmp_path_factory.mktemp('teacher') for _ in range(2))
+    return [
+        tiny_recipes.train(logits_recipe(folder, base))
+        for folder, base in zip(folders, (6, 24))
+    ]
 
 
 def nbytes(tensors):

@@ -13,11 +13,6 @@ def test_channels_are_distributions_over_positions():
     )
 
 
-def test_vectors_are_refused():
-    with pytest.raises(ValueError, match='ChannelWiseDivergence.*maps'):
-        ChannelWiseDivergence()(torch.ones(2, 3), torch.ones(2, 3))
-
-
 def test_tau_out_of_range():
     with pytest.raises(ValueError, match='tau=0'):
         ChannelWiseDivergence(tau=0)

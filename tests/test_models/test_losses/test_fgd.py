@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdiffkd.models.losses import FGDLoss
 from mmdiffkd.models.losses.fgd import GlobalContext, foreground
@@ -189,22 +188,7 @@ def test_context_of_a_single_channel():
     assert GlobalContext(1)(feature).shape == feature.shape
 
 
-def test_does_not_wait_for_the_device():
-    # A value that Python asked for would be an error here.
-    with FakeTensorMode():
-        student = torch.randn(3, 6, 4, 8, requires_grad=True)
-        given = [torch.rand(2, 4), torch.rand(0, 4), torch.rand(5, 4)]
-        FGDLoss(6)(
-            student,
-            torch.randn(3, 6, 4, 8),
-            given,
-            batch_input_shape=(32, 64),
-        ).backward()
-
-
-def test_takes_maps_of_its_channels():
-    with pytest.raises(ValueError, match=r'FGDLoss compares maps.*\(2, 6\)'):
-        FGDLoss(6)(torch.ones(2, 6), torch.ones(2, 6), [NONE] * 2)
+def test_other_channels():
     other = torch.ones(2, 5, 4, 4)
     with pytest.raises(ValueError, match='teacher_channels=6.*has 5'):
         FGDLoss(6).terms(other, other, [NONE] * 2, [])

@@ -135,14 +135,8 @@ def fgd(term: str) -> Tensor:
 
 
 GOLDEN = {
-    'KD, tau 4': (
-        lambda: KLDivergence(tau=4)(*LOGITS),
-        4.755907785886,
-    ),
-    'KD, tau 1': (
-        lambda: KLDivergence()(*LOGITS),
-        2.917647638581,
-    ),
+    'KD, tau 4': (lambda: KLDivergence(tau=4)(*LOGITS), 4.755907785886),
+    'KD, tau 1': (lambda: KLDivergence()(*LOGITS), 2.917647638581),
     'DKD, alpha 1, beta 8, tau 4': (
         lambda: DKDLoss(tau=4, alpha=1, beta=8)(*LOGITS, LABELS),
         35.633655659695,
@@ -160,34 +154,16 @@ GOLDEN = {
         lambda: DKDLoss(beta=0.5, reduction='sum')(*LOGITS, LABELS),
         6.178619385051,
     ),
-    'DIST, tau 1': (
-        lambda: DISTLoss()(*LOGITS),
-        2.187206687931,
-    ),
-    'DIST, tau 4': (
-        lambda: DISTLoss(tau=4)(*LOGITS),
-        33.457305002186,
-    ),
+    'DIST, tau 1': (lambda: DISTLoss()(*LOGITS), 2.187206687931),
+    'DIST, tau 4': (lambda: DISTLoss(tau=4)(*LOGITS), 33.457305002186),
     'DIST, inter alone, tau 1': (
         lambda: DISTLoss(intra_loss_weight=0)(*LOGITS),
         1.165837355104,
     ),
-    'FitNet': (
-        lambda: MSELoss()(*MAPS),
-        0.958624366602,
-    ),
-    'AT': (
-        lambda: ATLoss()(*MAPS),
-        0.004450239184,
-    ),
-    'SP': (
-        lambda: SPLoss()(*MAPS),
-        0.303789260612,
-    ),
-    'VID, the mean as it is, variance 5': (
-        vid,
-        0.900581392877,
-    ),
+    'FitNet': (lambda: MSELoss()(*MAPS), 0.958624366602),
+    'AT': (lambda: ATLoss()(*MAPS), 0.004450239184),
+    'SP': (lambda: SPLoss()(*MAPS), 0.303789260612),
+    'VID, the mean as it is, variance 5': (vid, 0.900581392877),
     'RKD, 25 distance + 50 angle': (
         lambda: rkd(with_l2_norm=False),
         2.215877164088,
@@ -204,34 +180,16 @@ GOLDEN = {
         lambda: AngleWiseRKD()(*VECTORS),
         0.508832853708,
     ),
-    'PKT': (
-        lambda: PKTLoss()(*VECTORS),
-        0.035430551622,
-    ),
-    'CRD': (
-        crd,
-        4.416325888159,
-    ),
-    'HCL, height 4': (
-        lambda: HCLLoss()(*MAPS),
-        0.743776822968,
-    ),
-    'HCL, height 8': (
-        lambda: HCLLoss()(*LARGE_MAPS),
-        0.562495266909,
-    ),
-    'CWD, tau 1': (
-        lambda: ChannelWiseDivergence()(*MAPS),
-        0.387846332804,
-    ),
+    'PKT': (lambda: PKTLoss()(*VECTORS), 0.035430551622),
+    'CRD': (crd, 4.416325888159),
+    'HCL, height 4': (lambda: HCLLoss()(*MAPS), 0.743776822968),
+    'HCL, height 8': (lambda: HCLLoss()(*LARGE_MAPS), 0.562495266909),
+    'CWD, tau 1': (lambda: ChannelWiseDivergence()(*MAPS), 0.387846332804),
     'CWD, tau 4': (
         lambda: ChannelWiseDivergence(tau=4)(*MAPS),
         0.411405352611,
     ),
-    'PKD': (
-        lambda: PKDLoss()(*MAPS),
-        0.946532967286,
-    ),
+    'PKD': (lambda: PKDLoss()(*MAPS), 0.946532967286),
     'MGD, alpha 2e-5, nothing masked or generated': (
         lambda: MGDLoss()(*MAPS),
         0.001840558784,
@@ -241,56 +199,29 @@ GOLDEN = {
         lambda: MSELoss(loss_weight=6 * 4 * 4)(*of_unit_length()),
         1.919273546753,
     ),
-    'FGD, foreground': (
-        lambda: fgd('fg'),
-        5.215500683698,
-    ),
-    'FGD, background': (
-        lambda: fgd('bg'),
-        2.932103126149,
-    ),
-    'FGD, attentions': (
-        lambda: fgd('mask'),
-        3.892363393121,
-    ),
-    'FGD, global relation': (
-        lambda: fgd('rela'),
-        92.027939193803,
-    ),
+    'FGD, foreground': (lambda: fgd('fg'), 5.215500683698),
+    'FGD, background': (lambda: fgd('bg'), 2.932103126149),
+    'FGD, attentions': (lambda: fgd('mask'), 3.892363393121),
+    'FGD, global relation': (lambda: fgd('rela'), 92.027939193803),
     # The released code makes labels of type float32, which rounds the cross
     # entropy; these are its values with that cast to float64 instead. With a
     # median, labels were ROUNDED_UP where they were computed.
-    'LSHL2, no bias': (
-        lambda: lsh(bias='zero'),
-        1.431567955400,
-    ),
+    'LSHL2, no bias': (lambda: lsh(bias='zero'), 1.431567955400),
     # The lower one of two medians, as torch.median has it.
-    'LSHL2, median': (
-        lambda: lsh(ROUNDED_UP, bias='median'),
-        1.437120415913,
-    ),
+    'LSHL2, median': (lambda: lsh(ROUNDED_UP, bias='median'), 1.437120415913),
     'LSH, median': (
         lambda: lsh(ROUNDED_UP, bias='median', with_l2=False),
         0.572396535241,
     ),
-    'LSH, mean': (
-        lambda: lsh(bias='mean', with_l2=False),
-        0.576623890221,
-    ),
+    'LSH, mean': (lambda: lsh(bias='mean', with_l2=False), 0.576623890221),
     'LSHL2_S, median': (
         lambda: lsh(
             ROUNDED_UP, bias='median', sample_filter='teacher_correct'
         ),
         1.726774772600,
     ),
-    'PEFD': (
-        lambda: DirectionAlignmentLoss()(*projected()),
-        0.807812690557,
-    ),
-    'linear CKA': (
-        lambda: linear_cka(*VECTORS),
-        0.732679368841,
-    ),
+    'PEFD': (lambda: DirectionAlignmentLoss()(*projected()), 0.807812690557),
+    'linear CKA': (lambda: linear_cka(*VECTORS), 0.732679368841),
 }
 
 

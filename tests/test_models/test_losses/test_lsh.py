@@ -4,7 +4,6 @@ from operator import mul
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from mmdiffkd.models.losses import LSHLoss, lsh
@@ -22,7 +21,6 @@ def features(count: int = 4, seed: int = 0) -> torch.Tensor:
 
 
 def test_planes_depend_on_the_seed_alone():
-    torch.manual_seed(0)
     first = build().planes
     state = torch.get_rng_state()
     assert torch.equal(build().planes, first)
@@ -47,13 +45,6 @@ def test_teacher_is_the_label_and_student_the_logit():
     torch.testing.assert_close(loss(student, teacher), expected)
     both = build(hash_std=0.3)(student, teacher)
     torch.testing.assert_close(both, expected + F.mse_loss(student, teacher))
-
-
-def test_each_position_of_a_map_is_hashed():
-    student, teacher = torch.randn(2, 3, 5, 4, 7)
-    rows = [x.movedim(1, -1).reshape(-1, 5) for x in (student, teacher)]
-    loss = build()
-    torch.testing.assert_close(loss(student, teacher), loss(*rows))
 
 
 def test_labels_are_constants():
@@ -263,21 +254,6 @@ def test_defaults():
     assert loss.planes.shape == (2048, 5)
     assert loss.supplied == ('teacher_head',)
     assert loss.bias_kind == 'median' and loss.with_l2
-
-
-@pytest.mark.parametrize('sample_filter', ['all', 'teacher_correct'])
-def test_does_not_wait_for_the_device(sample_filter):
-    # A value that Python asked for would be an error here.
-    with FakeTensorMode():
-        loss = build(hash_std='teacher_head', sample_filter=sample_filter)
-        student = torch.randn(4, 5, requires_grad=True)
-        loss(
-            student,
-            torch.randn(4, 5),
-            gt_labels=torch.zeros(4, dtype=torch.long),
-            teacher_logits=torch.randn(4, 3),
-            teacher_head=nn.Linear(5, 3),
-        ).backward()
 
 
 def test_other_channels():

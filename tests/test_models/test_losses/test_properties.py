@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdiffkd.models import losses
 from mmdiffkd.registry import MODELS
@@ -37,6 +38,10 @@ def labels_and_logits(batch: int) -> dict:
     wrong = torch.arange(batch) > batch // 2
     logits = torch.eye(10)[(given + wrong) % 10]
     return {'gt_labels': given, 'teacher_logits': logits}
+
+
+def head_of_the_teacher(batch: int) -> dict:
+    return {'teacher_head': nn.Linear(10, 3).requires_grad_(False)}
 
 
 def rows_of_banks(batch: int) -> dict:
@@ -106,6 +111,17 @@ CASES = {
         labels_and_logits,
         identical=None,
     ),
+    "LSHLoss, the head's deviation": Case(
+        VECTOR,
+        {
+            'teacher_channels': 10,
+            'hash_bits': 7,
+            'hash_std': 'teacher_head',
+            'bias': 'zero',
+        },
+        head_of_the_teacher,
+        identical=None,
+    ),
     'LSHLoss, maps': Case(
         MAP,
         {
@@ -129,6 +145,10 @@ CASES = {
     'VIDLoss': Case(VECTOR, {'teacher_channels': 10}, identical=None),
     'VIDLoss, maps': Case(MAP, {'teacher_channels': 3}, identical=None),
 }
+# A loss that takes nothing but two tensors needs no line above.
+for _name in {*LOSSES} - {case.split(',')[0] for case in CASES}:
+    _map = getattr(losses, _name).feature == 'map'
+    CASES[_name] = Case(MAP if _map else VECTOR)
 each_case = pytest.mark.parametrize('name', CASES)
 
 
@@ -200,11 +220,14 @@ def test_finite_under_autocast(name, scales, batch, dtype):
     supply = CASES[name].supply(batch)
     student.requires_grad_()
     loss = build(name).float()
+    whole = student.float(), teacher.float()
+    expected = loss(*whole, **supply)
     with torch.autocast('cpu', dtype):
         value = loss(student, teacher, **supply)
+        assert torch.equal(loss(*whole, **supply), expected)
     assert value.dtype == torch.float32
     assert value.isfinite()
-    assert torch.equal(value, loss(student.float(), teacher.float(), **supply))
+    assert torch.equal(value, expected)
     value.backward()
     # In half precision itself, as a network's layers get it.
     assert student.grad.dtype == dtype
@@ -251,6 +274,66 @@ def test_compiles_into_one_graph(name):
 
 
 @each_case
+def test_does_not_wait_for_the_device(name):
+    student, teacher = pair(name)
+    supply = CASES[name].supply(len(student))
+    loss = build(name).train()
+    # A value that Python asked for would be an error here.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for _ in range(2):
+            loss(student.requires_grad_(), teacher, **supply).backward()
+
+
+@pytest.mark.parametrize(
+    'name, arguments',
+    [
+        ('DISTLoss, maps', {}),
+        ('DirectionAlignmentLoss, maps', {}),
+        ('KLDivergence, maps', {'reduction': 'batchmean'}),
+        ('KLDivergence, maps', {'reduction': 'mean'}),
+        ('KLDivergence, maps', {'reduction': 'sum'}),
+        ('LSHLoss, maps', {'with_l2': True}),
+    ],
+)
+def test_positions_of_a_map_are_samples(name, arguments):
+    loss, maps = build(name, **arguments), pair(name)
+    rows = [x.movedim(1, -1).reshape(-1, x.shape[1]) for x in maps]
+    torch.testing.assert_close(loss(*maps), loss(*rows))
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'AngleWiseRKD',
+        'DistanceWiseRKD',
+        'PKDLoss, one pixel',
+        'PKTLoss',
+        'SPLoss',
+    ],
+)
+def test_relations_of_a_lone_value_cost_nothing(name):
+    student, teacher = pair(name, batch=1)
+    student.requires_grad_()
+    loss = build(name)(student, teacher)
+    assert loss == 0
+    loss.backward()
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in LOSSES if getattr(losses, name).feature]
+)
+def test_maps_or_vectors_alone(name):
+    loss = build(name)
+    other = torch.ones((3, 10) if loss.feature == 'map' else (3, 10, 2, 2))
+    shape = str(tuple(other.shape)).strip(')')
+    with pytest.raises(
+        ValueError, match=rf'{name} compares {loss.feature}s.*\{shape}'
+    ):
+        loss(other, other, **CASES[name].supply(3))
+
+
+@each_case
 def test_channels(name):
     shape = CASES[name].shape
     student = features(3, *shape)
@@ -280,20 +363,22 @@ def test_other_sizes_must_be_equal(name):
             build(name)(student, other, **supply)
 
 
-def test_what_a_distillation_reads_off_the_classes():
-    def having(attribute: str) -> set[str]:
-        return {
-            name
-            for name in LOSSES
-            if getattr(getattr(losses, name), attribute)
-        }
-
-    assert having('over_classes') == {'DISTLoss', 'DKDLoss', 'KLDivergence'}
-    assert having('any_channels') == {
-        'ATLoss',
-        'AngleWiseRKD',
-        'CRDLoss',
-        'DistanceWiseRKD',
-        'PKTLoss',
-        'SPLoss',
-    }
+@pytest.mark.parametrize(
+    'attribute, value, names',
+    [
+        ('feature', 'map', 'ATLoss ChannelWiseDivergence FGDLoss PKDLoss'),
+        ('feature', 'vector', 'CRDLoss DKDLoss'),
+        ('over_classes', True, 'DISTLoss DKDLoss KLDivergence'),
+        (
+            'any_channels',
+            True,
+            'ATLoss AngleWiseRKD CRDLoss DistanceWiseRKD PKTLoss SPLoss',
+        ),
+    ],
+)
+def test_what_an_entry_reads_off_the_classes(attribute, value, names):
+    assert names.split() == [
+        name
+        for name in sorted(LOSSES)
+        if getattr(getattr(losses, name), attribute) == value
+    ]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from no_sync import NoSynchronisation
+from no_sync import NoSynchronisation, check_on_a_gpu
 from reference_state import load_reference_state
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmdiffkd.analysis.memory import peak_memory
 from mmdiffkd.models.diffusion import (
     BottleneckDenoiser,
-    NoiseSchedule,
     memory_format,
 )
 from mmdiffkd.models.necks import Aligned, DiffKDNeck
@@ -50,11 +49,6 @@ half_cases = pytest.mark.parametrize(
 
 
 all_costs = pytest.mark.parametrize('costs', COSTS.values(), ids=COSTS.keys())
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
 
 
 @pytest.fixture(params=['plain', 'channels last'])
@@ -426,12 +420,6 @@ def test_distance_trains_the_denoiser_through_every_step():
     assert outputs[5].grad is None
 
 
-def test_every_parameter_is_trained():
-    neck, student, teacher, drawn = make(*CASES['autoencoder'])
-    total(neck(student, teacher, **drawn)).backward()
-    assert all(p.grad is not None for p in neck.parameters())
-
-
 def test_every_gradient_is_the_default():
     arguments, size = CASES['map']
     default = train(*make(arguments, size, seed=0))
@@ -644,28 +632,6 @@ def test_autocast_leaves_float64(arguments, size, any_layout):
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
-@half_cases
-@pytest.mark.parametrize('dtype', [torch.float64, *HALVES])
-def test_training_in_another_dtype(arguments, size, dtype):
-    neck, student, teacher, drawn = make(arguments, size, dtype=dtype)
-    assert torch.equal(neck.schedule.alpha_bars, NoiseSchedule().alpha_bars)
-    student.requires_grad_()
-    optimizer = torch.optim.SGD(neck.parameters(), lr=0.01)
-    for _ in range(3):
-        aligned = neck(student, teacher, **drawn)
-        optimizer.zero_grad()
-        total(aligned).backward()
-        optimizer.step()
-        assert aligned.student.dtype == dtype
-        better = torch.promote_types(dtype, torch.float32)
-        assert all(v.dtype == better for v in aligned.losses.values())
-        assert all(p.grad.dtype == dtype for p in neck.parameters())
-        assert all(p.isfinite().all() for p in neck.parameters())
-    assert student.grad.dtype == dtype
-    assert drawn['noise'].dtype == dtype
-    assert torch.equal(neck.schedule.alpha_bars, NoiseSchedule().alpha_bars)
-
-
 def test_schedule_survives_a_construction_on_meta():
     with torch.device('meta'):
         neck = DiffKDNeck(6, 12)
@@ -690,16 +656,6 @@ def test_runs_on_meta(arguments, size, costs):
 
 
 # Compilation
-
-
-@pytest.mark.exact
-@all_cases
-def test_compiles_without_a_graph_break(arguments, size):
-    torch._dynamo.reset()
-    expected = train(*make(arguments, size, seed=0))
-    neck, *tensors = make(arguments, size, seed=0)
-    neck.compile(fullgraph=True, backend='eager')
-    torch.testing.assert_close(train(neck, *tensors), expected)
 
 
 @pytest.mark.exact
@@ -771,12 +727,7 @@ def test_no_synchronisation_with_the_device(arguments, size, costs, autocast):
             loss = total(neck(student, teacher, **drawn))
         loss.backward()
 
-    step()
-    torch.cuda.set_sync_debug_mode('error')
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode('default')
+    check_on_a_gpu(step)
 
 
 # Shapes

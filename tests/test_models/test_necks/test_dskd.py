@@ -15,11 +15,6 @@ SIZES = {'map': (5, 7), 'vector': ()}
 both_features = pytest.mark.parametrize('feature', SIZES)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(feature='map', student=6, teacher=12, dtype=torch.float32, **changes):
     """A neck, both features, and what else it is called with."""
     size = SIZES[feature]

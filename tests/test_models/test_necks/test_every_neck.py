@@ -4,6 +4,7 @@ import pytest
 import tiny_recipes
 import torch
 from mmpretrain.structures import DataSample
+from no_sync import check_on_a_gpu
 from torch import nn
 
 from mmdiffkd.models.necks import Aligned
@@ -21,6 +22,20 @@ def case(kind, shapes=MAP, lone_image=True, **arguments):
 
 
 CASES = {
+    'DiffKD': case('DiffKDNeck'),
+    'DiffKD, autoencoder': case('DiffKDNeck', latent_channels=8),
+    'DiffKD, vector': case(
+        'DiffKDNeck', VECTOR, lone_image=False, feature='vector'
+    ),
+    'DiffKD, vector autoencoder': case(
+        'DiffKDNeck',
+        VECTOR,
+        lone_image=False,
+        feature='vector',
+        latent_channels=8,
+    ),
+    'DiffKD, standardized': case('DiffKDNeck', standardize_teacher=True),
+    'DiffKD, without noise': case('DiffKDNeck', noise_matching=False),
     'DiffKD, classified': case('DiffKDClassifierNeck', num_inference_steps=2),
     'DiffKD, vector classified': case(
         'DiffKDClassifierNeck',
@@ -84,11 +99,6 @@ every_neck = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def make(config, shapes, batch_size=3, dtype=torch.float32):
     """A neck, both sides' tensors, and all else that it is called with."""
     joint = isinstance(shapes[0], list)
@@ -130,6 +140,14 @@ def total(aligned):
     pairs = zip(flat(aligned.student), flat(aligned.teacher))
     distances = [(s.float() - t.float()).square().mean() for s, t in pairs]
     return sum(distances) + sum(aligned.losses.values())
+
+
+def check_gradients(neck, student, loss):
+    """They are finite, as the loss is."""
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in neck.parameters())
+    assert all(s.grad.isfinite().all() for s in flat(student))
 
 
 @every_neck
@@ -183,20 +201,27 @@ def test_finite_under_autocast(config, shapes, lone_image, dtype):
         loss = total(aligned)
     assert loss.dtype == torch.float32
     assert all(v.dtype == torch.float32 for v in aligned.losses.values())
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in neck.parameters())
-    assert all(s.grad.isfinite().all() for s in flat(student))
+    check_gradients(neck, student, loss)
 
 
 @every_neck
 @pytest.mark.parametrize('dtype', [torch.float64, *HALVES])
 def test_trains_in_another_dtype(config, shapes, lone_image, dtype):
     neck, student, teacher, others = make(config, shapes, dtype=dtype)
-    loss = total(neck(student, teacher, **others))
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in neck.parameters())
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.01)
+    better = torch.promote_types(dtype, torch.float32)
+    # The mean of projectors is taken in float32.
+    kept = better if 'Ensemble' in config['type'] else dtype
+    for _ in range(3):
+        optimizer.zero_grad()
+        aligned = neck(student, teacher, **others)
+        assert all(s.dtype == kept for s in flat(aligned.student))
+        assert all(v.dtype == better for v in aligned.losses.values())
+        check_gradients(neck, student, total(aligned))
+        optimizer.step()
+    assert all(p.isfinite().all() for p in neck.parameters())
+    for name in {'noise', 'diffusion_noise', 'mask'} & others.keys():
+        assert others[name].dtype == dtype
 
 
 @every_neck
@@ -206,10 +231,7 @@ def test_a_lone_image(config, shapes, lone_image):
         with pytest.raises(ValueError, match='drop_last=True'):
             neck(student, teacher, **others)
         neck.eval()
-    loss = total(neck(student, teacher, **others))
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in neck.parameters())
+    check_gradients(neck, student, total(neck(student, teacher, **others)))
 
 
 @every_neck
@@ -217,10 +239,7 @@ def test_all_zero_features(config, shapes, lone_image):
     neck, student, teacher, others = make(config, shapes)
     for tensor in (*flat(student), *flat(teacher)):
         tensor.data.zero_()
-    loss = total(neck(student, teacher, **others))
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in neck.parameters())
+    check_gradients(neck, student, total(neck(student, teacher, **others)))
 
 
 @every_neck
@@ -244,17 +263,49 @@ def test_runs_on_meta(config, shapes, lone_image):
 @pytest.mark.exact
 @every_neck
 def test_compiles_without_a_graph_break(config, shapes, lone_image):
-    neck, student, teacher, others = make(config, shapes)
     torch._dynamo.reset()
-    compiled = torch.compile(neck, fullgraph=True, backend='eager')
     results = []
-    for module in (neck, compiled):
-        neck.zero_grad()
-        aligned = module(student, teacher, **others)
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        neck, student, teacher, others = make(config, shapes, batch_size=8)
+        if compiled:
+            neck.compile(fullgraph=True, backend='eager')
+        aligned = neck(student, teacher, **others)
         total(aligned).backward()
         gradients = {n: p.grad for n, p in neck.named_parameters()}
-        results.append((aligned[:3], gradients))
+        inputs = [s.grad for s in flat(student)]
+        results.append(
+            (aligned, inputs, gradients, dict(neck.named_buffers()))
+        )
     torch.testing.assert_close(*results)
+
+
+SMALL = {
+    'FitNet': (
+        dict(type='FitNetNeck', student_size=(4, 4), teacher_size=(2, 2)),
+        ((2, 4, 4), (3, 2, 2)),
+    ),
+    'MGD': (dict(type='MGDNeck'), ((2, 3, 2), (3, 3, 2))),
+    'projectors': (dict(type='ProjectorEnsembleNeck'), ((3,), (2,))),
+    'ReviewKD': (
+        dict(type='ReviewKDNeck'),
+        ([(2, 4, 4), (3, 2, 2)], [(2, 3, 3), (2, 2, 2)]),
+    ),
+    'VID': (dict(type='VIDNeck'), ((2, 4, 4), (3, 2, 2))),
+}
+
+
+@pytest.mark.parametrize('config, shapes', SMALL.values(), ids=SMALL)
+def test_gradient(config, shapes):
+    neck, student, teacher, others = make(
+        config, shapes, batch_size=2, dtype=torch.float64
+    )
+
+    def function(*tensors):
+        given = list(tensors) if isinstance(student, list) else tensors[0]
+        return tuple(flat(neck(given, teacher, **others).student))
+
+    assert torch.autograd.gradcheck(function, flat(student))
 
 
 @pytest.mark.gpu
@@ -273,12 +324,7 @@ def test_no_synchronisation_with_the_device(config, shapes, lone_image):
     def step():
         total(neck(student, teacher, **others)).backward()
 
-    step()
-    torch.cuda.set_sync_debug_mode('error')
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode('default')
+    check_on_a_gpu(step)
 
 
 # In a distiller
@@ -318,12 +364,11 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize('entry', ENTRIES.values(), ids=ENTRIES)
-def test_in_a_distiller(build, entry):
+def test_in_a_distiller(ready, entry):
     entry = {'loss': dict(type='MSELoss'), **entry}
     if 'student_at' not in entry:
         entry = {'at': 'backbone[-1]', **entry}
-    distiller = build(tiny_recipes.distiller(distill=dict(entry=entry)))
-    distiller.init_weights()
+    distiller = ready(tiny_recipes.distiller(distill=dict(entry=entry)))
     images = torch.randn(4, 3, tiny_recipes.SIZE, tiny_recipes.SIZE)
     samples = [DataSample().set_gt_label(label % 2) for label in range(4)]
     losses = distiller(images, samples, mode='loss')

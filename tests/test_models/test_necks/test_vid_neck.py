@@ -26,7 +26,6 @@ def test_layers():
     ],
 )
 def test_larger_map_is_averaged(student, teacher, size):
-    torch.manual_seed(0)
     neck = VIDNeck(6, 9)
     student, teacher = torch.randn(2, 6, *student), torch.randn(2, 9, *teacher)
     aligned = neck(student, teacher)
@@ -35,16 +34,6 @@ def test_larger_map_is_averaged(student, teacher, size):
     torch.testing.assert_close(aligned.student, neck.mean(pooled))
     torch.testing.assert_close(
         aligned.teacher, F.adaptive_avg_pool2d(teacher, size)
-    )
-
-
-def test_gradient():
-    torch.manual_seed(0)
-    neck = VIDNeck(2, 3).double()
-    student = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(2, 3, 2, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda s: neck(s, teacher).student, (student,)
     )
 
 
