@@ -614,7 +614,7 @@ def test_metafile_names_what_exists(metafile):
     content = load(metafile)
     collections = {c['Name']: c for c in content['Collections']}
     for collection in collections.values():
-        assert (ROOT / collection['README']).is_file()
+        assert (ROOT / collection.get('README', 'README.md')).is_file()
     for model in content['Models']:
         assert model['In Collection'] in collections
         cfg = read(ROOT / model['Config'])
@@ -651,7 +651,7 @@ def test_metafiles_are_current():
 def test_all_published_figures_are_used():
     facts = load(ROOT / 'configs/published_figures.yml')
     methods = {'baseline', *(method(p) for p in DISTILLATIONS)}
-    assert set(facts['Collections']) == methods
+    assert set(facts['Collections']) <= methods
     used = {p.stem for p in CONFIGS}
     for metadata in LISTED.values():
         for role in ('Student', 'Teacher'):

@@ -124,10 +124,12 @@ def metafiles(
             method = path.stem.partition('_')[0]
             if folder.name == 'baseline':
                 method = 'baseline'
-            collection = facts['Collections'][method]
+            # A method of one's own has no paper, and need not have a README.
+            collection = facts['Collections'].get(method, {'Name': method})
+            readme = f'configs/{folder.name}/README.md'
             collections[method] = {
                 'Name': collection['Name'],
-                'README': f'configs/{folder.name}/README.md',
+                **({'README': readme} if (ROOT / readme).is_file() else {}),
                 **collection,
             }
             models.append(
