@@ -15,6 +15,7 @@ from .rois import box_heads_of
 from .spec import EntrySpec, PartSpec
 
 Shapes = tuple[torch.Size, torch.Size]
+_FEATURES = ('map', 'vector', None)
 
 
 def build_entry(
@@ -111,6 +112,9 @@ def _build(
     arguments = dict(part.arguments)
     for name, value in found.items():
         if name not in accepted:
+            continue
+        # Somebody else's class may mean another thing by this name.
+        if name == 'feature' and accepted[name].default not in _FEATURES:
             continue
         given = arguments.get(name)
         if given is None:

@@ -233,6 +233,22 @@ def test_feature_is_read_off_the_shape(kind):
             )
 
 
+class FocusedLoss(nn.Module):
+    def __init__(self, feature='edges'):
+        super().__init__()
+        self.focus = feature
+
+    def forward(self, preds_S, preds_T):
+        return (preds_S - preds_T).mean()
+
+
+def test_feature_of_another_meaning_is_left_alone():
+    for given in ('edges', 'corners'):
+        loss = dict(type=FocusedLoss, feature=given)
+        assert entry(loss=loss).losses[0].focus == given
+    assert entry(loss=dict(type=FocusedLoss)).losses[0].focus == 'edges'
+
+
 class PlainNeck(nn.Module):
     """Somebody else's, which knows nothing of ours."""
 
