@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -74,29 +74,31 @@ class Spec(BaseModel):
         except ValidationError as error:
             lines = {}
             for found in error.errors():
-                # A list's index is not a key.
-                path = [p for p in found['loc'] if isinstance(p, str)]
-                path = path or list(found['loc'])
-                lines.setdefault(tuple(path), cls._explain(found, path, key))
+                lines.setdefault(*cls._explain(found, key))
             raise ValueError('\n'.join(lines.values())) from None
 
     @classmethod
-    def _explain(cls, found: dict, path: list, key: str) -> str:
-        """One of pydantic's errors in words that name the cure."""
+    def _explain(cls, found: dict, key: str) -> tuple[str, str]:
+        """One of pydantic's errors: the wrong key, and words with the cure."""
+        name, *rest = found['loc'] or ('',)
+        field = cls.model_fields.get(name)
+        if rest and field is not None:
+            inner = next(iter(get_args(field.annotation)), None)
+            if isinstance(inner, type) and issubclass(inner, Spec):
+                found = {**found, 'loc': rest}
+                return inner._explain(found, f'{key}.{name}')
+        where = f'{key}.{name}'
         if found['type'] == 'value_error':
-            return str(found['ctx']['error'])
-        *parents, name = path
-        for parent in parents:
-            cls = cls.model_fields[parent].annotation.__args__[0]
-        where = '.'.join([key, *parents])
-        if found['type'] in ('extra_forbidden', 'invalid_key'):
-            return f'`{where}` has an unknown key {name!r}. ' + did_you_mean(
-                name, cls.model_fields
+            return where, str(found['ctx']['error'])
+        if field is None:
+            return where, (
+                f'`{key}` has an unknown key {name!r}. '
+                + did_you_mean(name, cls.model_fields)
             )
-        cure = cls.model_fields[name].json_schema_extra['cure']
+        cure = field.json_schema_extra['cure']
         if found['type'] == 'missing':
-            return f'`{where}` has no `{name}`. {cure}'
-        return f'`{where}.{name}` is {found["input"]!r}. {cure}'
+            return where, f'`{key}` has no `{name}`. {cure}'
+        return where, f'`{where}` is {found["input"]!r}. {cure}'
 
 
 class ScheduleSpec(Spec):

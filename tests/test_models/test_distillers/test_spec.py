@@ -120,3 +120,20 @@ def test_every_key_is_described():
         for key in spec.model_json_schema()['properties'].values():
             assert key['description'].endswith('.')
             assert key['cure'].endswith('.')
+
+
+@pytest.mark.parametrize(
+    'key, value, cure',
+    [
+        ('checkpoint', False, 'a file or an https URL'),
+        ('dtype', 'int8', "Use 'bfloat16'"),
+        ('trusted', 1, 'Use True or False.'),
+    ],
+)
+def test_a_wrong_value_of_a_teacher(key, value, cure):
+    given = dict(config='x.py', checkpoint=None)
+    with pytest.raises(ValueError) as caught:
+        TeacherSpec.read({**given, key: value}, 'teacher')
+    assert f'`teacher.{key}` is {value!r}. ' in str(caught.value)
+    assert cure in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
