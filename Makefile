@@ -22,7 +22,7 @@ help:  ## list these targets
 $(CLASSIFICATION) $(INSTALLED): setup.py mmdiffkd/version.py \
 		$(wildcard requirements/*.txt) tools/misc/setup_env.sh
 	@PYTHON='$(PYTHON)' bash tools/misc/setup_env.sh '$(VENV)' $(PART)
-	@touch $@
+	@touch $(CLASSIFICATION) $@
 
 $(CLASSIFICATION): PART := classification
 
