@@ -135,12 +135,10 @@ def test_entry(name, entry):
     st.integers(0, 3),
     st.integers(1, 64),
     st.integers(1, 64),
+    st.integers(0, 9),
 )
-def test_tokens(count, channels, height, width):
+def test_tokens(count, channels, height, width, prefix):
     tokens = torch.arange(2.0 * count * channels).view(2, count, channels)
     with works_or_says_why(5):
-        image = tokens_to_map(tokens, (height, width))
-        rows, columns = image.shape[2:]
-        extra = count - rows * columns
-        assert 0 <= extra <= 2
-        assert image.flatten(2).transpose(1, 2).equal(tokens[:, extra:])
+        image = tokens_to_map(tokens, (height, width), prefix)
+        assert image.flatten(2).transpose(1, 2).equal(tokens[:, prefix:])

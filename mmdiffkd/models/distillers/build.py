@@ -9,20 +9,28 @@ from mmdiffkd.registry import MODELS
 
 from ..part import DistillPart
 from .entry import Entry
-from .layout import prepared_shapes
+from .layout import Layout, Level, check_pair
 from .probe import shapes_behind_necks
+from .recognition import Tapped, layout_of
 from .rois import box_heads_of
 from .spec import EntrySpec, PartSpec
 
 Shapes = tuple[torch.Size, torch.Size]
 _FEATURES = ('map', 'vector', None)
+_ONCE_AN_IMAGE = {
+    'gt_labels',
+    'sample_idx',
+    'gt_bboxes',
+    'img_shape',
+    'teacher_logits',
+}
 
 
 def build_entry(
     name: str,
     spec: EntrySpec,
-    student_shapes: Sequence[torch.Size],
-    teacher_shapes: Sequence[torch.Size],
+    students: Sequence[Tapped],
+    teachers: Sequence[Tapped],
     image: tuple[int, int],
     meta_supply: Mapping[str, Callable[[], object]],
 ) -> Entry:
@@ -31,11 +39,10 @@ def build_entry(
     Args:
         name (str): Its name.
         spec (EntrySpec): Its keys.
-        student_shapes (Sequence[torch.Size]): Shapes of the student's
-            tensors, one a level, with a batch of 2.
-        teacher_shapes (Sequence[torch.Size]): The teacher's.
-        image (tuple[int, int]): Height and width of the images that these
-            shapes belong to.
+        students (Sequence[Tapped]): The student's tensors, one a level.
+        teachers (Sequence[Tapped]): The teacher's.
+        image (tuple[int, int]): Height and width of the images that they
+            belong to.
         meta_supply (Mapping): What a step supplies, as meta tensors, see
             :func:`~.context.meta_supply`.
 
@@ -47,33 +54,35 @@ def build_entry(
     box_heads = box_heads_of(
         name, spec.student_at, spec.teacher_at, spec.teacher_head
     )
-    if len(student_shapes) != len(teacher_shapes):
+    if len(students) != len(teachers):
         raise ValueError(
-            f'{where}: {spec.texts[0]} gives {len(student_shapes)} tensors '
-            f'in the student, {spec.texts[1]} gives {len(teacher_shapes)} in '
+            f'{where}: {spec.texts[0]} gives {len(students)} tensors '
+            f'in the student, {spec.texts[1]} gives {len(teachers)} in '
             'the teacher. Pick equal numbers with slices, for instance '
             "student_at='neck[0:4]', teacher_at='neck[0:4]'."
         )
     try:
-        shapes = [
-            prepared_shapes(*pair, image, spec.texts)
-            for pair in zip(student_shapes, teacher_shapes)
+        levels = [
+            _level(spec, pair, image) for pair in zip(students, teachers)
         ]
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
+    shapes = [level.shapes for level in levels]
     channels = [(s[1], t[1]) for s, t in shapes]
     if spec.shared and len(set(channels)) > 1:
         raise ValueError(
             f'{where[:-1]}.shared` is True, but the levels differ in channels '
             f'(student, teacher): {channels}. Leave it out.'
         )
-    levels = shapes[:1] if spec.shared else shapes
     if spec.neck is None:
         necks = []
     elif spec.neck.cls.joint:
         necks = [_build(spec.neck, shapes, joint=True)]
     else:
-        necks = [_build(spec.neck, [level]) for level in levels]
+        necks = [
+            _build(spec.neck, [pair])
+            for pair in (shapes[:1] if spec.shared else shapes)
+        ]
     _check_channels_match(where, spec, channels)
     compared, certain = shapes_behind_necks(
         name, spec, necks, shapes, 2, meta_supply
@@ -88,7 +97,33 @@ def build_entry(
         except ValueError as error:
             raise ValueError(f'`{spec.loss.key}`: {error}') from error
     _check_asked(where, spec, [*necks, *losses], box_heads)
-    return Entry(name, spec, necks, losses, shapes, box_heads)
+    if box_heads is None:
+        _check_rows(where, levels, [*necks, *losses])
+    return Entry(name, spec, necks, losses, levels, box_heads)
+
+
+def _level(
+    spec: EntrySpec, pair: tuple[Tapped, Tapped], image: tuple[int, int]
+) -> Level:
+    """How the two tensors of a level are laid out and compared."""
+    student, teacher = pair
+    layouts = (
+        layout_of(
+            student, image, spec.student_layout, spec.student_prefix_tokens
+        ),
+        layout_of(
+            teacher, image, spec.teacher_layout, spec.teacher_prefix_tokens
+        ),
+    )
+    if spec.compares_classes and all(x.axes == 'NLC' for x in layouts):
+        # A distribution each: they need no grid.
+        layouts = tuple(Layout('NC', x.prefix_tokens) for x in layouts)
+    shapes = tuple(
+        layout.arranged(tapped.shape, image)
+        for layout, tapped in zip(layouts, pair)
+    )
+    check_pair(*shapes, spec.texts)
+    return Level((student.name, teacher.name), layouts, shapes)
 
 
 def _build(
@@ -137,11 +172,11 @@ def _check_channels_match(
     where: str, spec: EntrySpec, channels: Sequence[tuple[int, int]]
 ) -> None:
     """Refuse channels that neither neck nor loss brings together."""
-    loss, neck = spec.loss.cls, spec.neck and spec.neck.cls
+    loss, neck = spec.loss.cls, spec.neck
     for student, teacher in channels:
         if student == teacher:
             continue
-        if loss.over_classes and not (neck and neck.to_classes):
+        if spec.compares_classes:
             raise ValueError(
                 f'{where}: {loss.__name__} compares distributions over '
                 f'classes, but {spec.texts[0]} has {student} and '
@@ -180,4 +215,20 @@ def _check_asked(
                 f'{where} has no `teacher_head`, which its {name} asks for. '
                 "Name the teacher's classifier, for instance teacher_head="
                 "'head.fc'."
+            )
+
+
+def _check_rows(
+    where: str, levels: Sequence[Level], parts: Sequence[DistillPart]
+) -> None:
+    """Refuse to compare several rows an image with what images have once."""
+    rows = max(level.shapes[0][0] // 2 for level in levels)
+    for part in parts:
+        asked = sorted({*part.asks_for} & _ONCE_AN_IMAGE)
+        if rows > 1 and asked:
+            raise ValueError(
+                f'{where}: {type(part).__name__} asks for {", ".join(asked)}, '
+                f'one an image, but {rows} rows an image are compared. Use a '
+                'loss without them, KLDivergence for instance, or tap one '
+                'vector an image.'
             )

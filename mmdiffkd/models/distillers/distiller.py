@@ -24,6 +24,7 @@ from .probe import (
     forward_to_taps,
     image_size,
     shapes_behind_necks,
+    tapped_levels,
 )
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import read_entry
@@ -148,19 +149,25 @@ class Distiller(BaseModel):
             if tap is not None
         )
         self.student_taps = Taps(self.student, student_taps, 'student')
-        student_shapes, self._heads = dry_run(
+        shapes, self._heads = dry_run(
             self.student, self.student_taps, size, training=True
         )
-        teacher_shapes = self.teacher.attach(list(teacher_taps), size)
-        self._logits_shapes = {t: s[0] for t, s in teacher_shapes.items()}
+        students = tapped_levels(
+            self.student, self.student_taps, shapes, size, training=True
+        )
+        shapes = self.teacher.attach(list(teacher_taps), size)
+        teachers = tapped_levels(
+            self.teacher.network, self.teacher.taps, shapes, size, False
+        )
+        self._logits_shapes = {tap: each[0] for tap, each in shapes.items()}
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, spec in specs.items():
             self.distill[name] = build_entry(
                 name,
                 spec,
-                _levels(student_shapes, spec.student_at),
-                _levels(teacher_shapes, spec.teacher_at),
+                _levels(students, spec.student_at),
+                _levels(teachers, spec.teacher_at),
                 size,
                 self._meta_supply(spec.teacher_head, 2),
             )

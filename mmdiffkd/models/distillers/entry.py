@@ -11,7 +11,7 @@ from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import derive_seed
 
 from ..part import DistillPart
-from .layout import prepared_pair
+from .layout import Level
 from .spec import EntrySpec
 from .taps import Taps
 
@@ -28,8 +28,7 @@ class Entry(BaseModule):
             level.
         losses (Sequence[DistillLoss]): One for all levels, or one for each
             pair of tensors that the necks hand on.
-        shapes (list): Pairs of shapes, the student's and the teacher's, one
-            a level, with a batch of 2; tokens are maps.
+        levels (Sequence[Level]): What is compared at each level.
         box_heads (tuple[str, str], optional): The student's and the
             teacher's box head, where the taps are in a RoI head. Defaults to
             None.
@@ -41,7 +40,7 @@ class Entry(BaseModule):
         spec: EntrySpec,
         necks: Sequence[DistillNeck],
         losses: Sequence[DistillLoss],
-        shapes: list[tuple[torch.Size, torch.Size]],
+        levels: Sequence[Level],
         box_heads: tuple[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -55,7 +54,7 @@ class Entry(BaseModule):
         self.factor = self.schedule.factor(0, 0)
         self.necks = ModuleList(necks)
         self.losses = ModuleList(losses)
-        self.shapes = shapes
+        self.levels = levels
         self.box_heads = box_heads
         # All necks are of one kind, and so are all losses.
         neck, loss = (necks[0] if necks else DistillNeck()), losses[0]
@@ -68,6 +67,14 @@ class Entry(BaseModule):
     def parts(self) -> list[DistillPart]:
         """Its necks and losses."""
         return [*self.necks, *self.losses]
+
+    @property
+    def shapes(self) -> list[tuple[torch.Size, torch.Size]]:
+        """The student's and the teacher's shape a level, with a batch of 2.
+
+        Tokens are maps.
+        """
+        return [level.shapes for level in self.levels]
 
     @property
     def pictured(self) -> bool:
@@ -179,8 +186,8 @@ class Entry(BaseModule):
     ) -> list[tuple[DistillNeck | None, tuple]]:
         """Each neck with what it is called on; None for no neck."""
         pairs = [
-            prepared_pair(*pair, image, not self._resizes)
-            for pair in zip(students, teachers)
+            level.prepare(*pair, image, not self._resizes)
+            for level, *pair in zip(self.levels, students, teachers)
         ]
         if self._joint:
             lists = [s for s, _ in pairs], [t for _, t in pairs]
@@ -254,20 +261,29 @@ class Entry(BaseModule):
     def describe(self) -> list[str]:
         """What is compared, one line a level."""
         lines = []
-        student_text, teacher_text = (
-            ' + '.join(taps) for taps in (self.student_at, self.teacher_at)
-        )
-        for level, (student, teacher) in enumerate(self.shapes):
+        for number, level in enumerate(self.levels):
+            student, teacher = level.shapes
             parts = [f'loss {type(self.losses[0]).__name__}']
             if self.necks:
-                neck = self.necks[level % len(self.necks)]
+                neck = self.necks[number % len(self.necks)]
                 count = sum(p.numel() for p in neck.parameters())
                 parts.insert(0, f'{type(neck).__name__}, {count:,} parameters')
             if student[2:] != teacher[2:] and not self._resizes:
                 parts.append("student's map resized")
+            sides = (
+                f'{role} {name} {tuple(shape[1:])}'
+                + (f' ({layout.remark})' if layout.remark else '')
+                for role, name, shape, layout in zip(
+                    ('student', 'teacher'),
+                    level.names,
+                    level.shapes,
+                    level.layouts,
+                )
+            )
             lines.append(
-                f'distill.{self.name}: student {student_text} '
-                f'{tuple(student[1:])} -> teacher {teacher_text} '
-                f'{tuple(teacher[1:])}; ' + '; '.join(parts)
+                f'distill.{self.name}: '
+                + ' -> '.join(sides)
+                + '; '
+                + '; '.join(parts)
             )
         return lines

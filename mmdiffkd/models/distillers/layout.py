@@ -1,6 +1,7 @@
-"""Tokens become maps, and maps get one size, before they are compared."""
+"""From a tensor as a network lays it out to a map or to vectors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -8,112 +9,233 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_RESIZE = 8
-_KINDS = {2: 'a vector', 3: 'tokens', 4: 'a map'}
+#: How many axes a tensor of a layout has. In 'NC' every axis but the last
+#: counts samples, so that two is the least.
+AXES = {'NCHW': 4, 'NHWC': 4, 'NLC': 3, 'NCL': 3, 'NC': 2}
+
+
+def _grids(
+    height: int, width: int, exact: bool
+) -> dict[int, set[tuple[int, int]]]:
+    """Rows and columns of an image's patches, by stride.
+
+    Args:
+        height (int): Of the image.
+        width (int): Of the image.
+        exact (bool): Only strides that divide both sides; else sizes are
+            rounded up and down.
+    """
+    found = {}
+    for stride in range(1, min(height, width) + 1):
+        down = height // stride, width // stride
+        up = -(-height // stride), -(-width // stride)
+        if down == up or not exact:
+            found[stride] = {down, up}
+    return found
 
 
 @lru_cache
-def _grid_of_tokens(
-    count: int, height: int, width: int
-) -> tuple[int, int, int] | None:
-    """Rows, columns and leading class tokens of ``count`` tokens.
+def grid_of(
+    count: int, height: int, width: int, exact: bool = False
+) -> tuple[int, int] | None:
+    """The rows and columns of so many patches of an image.
 
-    The grid is the image's size over a stride. Strides that divide both
-    sides are tried first, then all others, with sizes rounded up and down.
+    Strides that divide both sides come first.
+
+    Args:
+        count (int): The number of patches.
+        height (int): Of the image.
+        width (int): Of the image.
+        exact (bool): Whether to try these strides alone. Defaults to False.
+
+    Returns:
+        tuple[int, int] or None: None if there is no such grid.
     """
-    strides = range(1, min(height, width) + 1)
-    exact = [p for p in strides if height % p == 0 and width % p == 0]
-    grids = [(height // p, width // p) for p in exact]
-    for p in strides:
-        grids.append((-(-height // p), -(-width // p)))
-        grids.append((height // p, width // p))
-    for candidates in (grids[: len(exact)], grids):
-        for extra in range(3):
-            for rows, columns in candidates:
-                if rows * columns == count - extra:
-                    return rows, columns, extra
+    for only in (True,) if exact else (True, False):
+        for sizes in _grids(height, width, only).values():
+            for rows, columns in sorted(sizes):
+                if rows * columns == count:
+                    return rows, columns
     return None
 
 
-def tokens_to_map(tokens: Tensor, image: Sequence[int]) -> Tensor:
+@lru_cache
+def prefixes_of(
+    counts: tuple[int, int],
+    images: tuple[tuple[int, int], tuple[int, int]],
+) -> list[int]:
+    """How many tokens come before the grid, given two sizes of images.
+
+    Args:
+        counts (tuple[int, int]): The number of tokens at each size.
+        images (tuple): Height and width of each.
+
+    Returns:
+        list[int]: The numbers with which both are grids of one stride; of
+        strides that divide the images, if there are such.
+    """
+    for exact in (True, False):
+        first, second = (_grids(*image, exact) for image in images)
+        prefixes = {
+            counts[0] - a * b
+            for stride in first.keys() & second.keys()
+            for a, b in first[stride]
+            for c, d in second[stride]
+            if counts[0] - a * b == counts[1] - c * d >= 0
+        }
+        if prefixes:
+            break
+    return sorted(prefixes)
+
+
+def tokens_to_map(
+    tokens: Tensor, image: Sequence[int], prefix_tokens: int = 0
+) -> Tensor:
     """Lay tokens (B, N, C) out as a map (B, C, H, W).
 
     Args:
-        tokens (Tensor): The tokens, row by row; up to two leading class
-            tokens are dropped.
+        tokens (Tensor): The tokens, row by row.
         image (Sequence[int]): Height and width of the input, which give the
             map's proportions.
+        prefix_tokens (int): How many leading tokens, of the class say,
+            belong to no position and are dropped. Defaults to 0.
 
     Raises:
-        ValueError: If no such map has N elements.
+        ValueError: If no such map has as many elements as tokens are left.
     """
-    grid = _grid_of_tokens(tokens.shape[1], *image)
+    count = tokens.shape[1] - prefix_tokens
+    grid = grid_of(count, *image)
     if grid is None:
         raise ValueError(
-            f'{tokens.shape[1]} tokens make no map of the proportions of a '
-            f'{image[0]} x {image[1]} image. Tap a module that returns a '
-            'map, or tokens of one regular grid.'
+            f'{tokens.shape[1]} tokens, {prefix_tokens} of which are prefix '
+            'tokens, make no map of the proportions of a '
+            f'{image[0]} x {image[1]} image. Set `prefix_tokens` of the '
+            'entry to the number of leading tokens without a position (the '
+            "class token, registers), or layout='NC' to compare each token "
+            'by itself.'
         )
-    rows, columns, extra = grid
-    return tokens[:, extra:].transpose(1, 2).unflatten(2, (rows, columns))
+    return tokens[:, prefix_tokens:].transpose(1, 2).unflatten(2, grid)
 
 
-def prepared_pair(
-    student: Tensor, teacher: Tensor, image: Sequence[int], resize: bool
-) -> tuple[Tensor, Tensor]:
-    """Turn tokens into maps, resize the student's, detach the teacher's.
+@dataclass(frozen=True)
+class Layout:
+    """What the axes of a tensor mean.
 
-    Args:
-        student (Tensor): The student's tensor, as tapped.
-        teacher (Tensor): The teacher's.
-        image (Sequence[int]): Height and width of the input.
-        resize (bool): Whether the student's map gets the teacher's size.
+    Attributes:
+        axes (str): 'NCHW', 'NHWC'; 'NLC' or 'NCL' (tokens of the image's
+            grid); or 'NC' (vectors; with more than two axes each element of
+            all but the last is a sample of its own).
+        prefix_tokens (int): Leading tokens that are dropped.
     """
-    if student.ndim == 3:
-        student = tokens_to_map(student, image)
-    if teacher.ndim == 3:
-        teacher = tokens_to_map(teacher, image)
-    if resize and student.shape[2:] != teacher.shape[2:]:
-        student = F.interpolate(student, teacher.shape[2:], mode='bilinear')
-    return student, teacher.detach()
+
+    axes: str
+    prefix_tokens: int = 0
+
+    def arrange(self, tensor: Tensor, image: Sequence[int]) -> Tensor:
+        """Make it a map (B, C, H, W) or vectors (n, C).
+
+        Args:
+            tensor (Tensor): As tapped.
+            image (Sequence[int]): Height and width of the input.
+
+        Raises:
+            ValueError: If tokens make no grid.
+        """
+        if self.axes == 'NHWC':
+            return tensor.movedim(-1, 1)
+        if self.axes == 'NCL':
+            tensor = tensor.transpose(1, 2)
+        if self.axes in ('NLC', 'NCL'):
+            return tokens_to_map(tensor, image, self.prefix_tokens)
+        if self.axes == 'NC' and tensor.ndim > 2:
+            return tensor[:, self.prefix_tokens :].flatten(0, -2)
+        return tensor
+
+    def arranged(
+        self, shape: Sequence[int], image: Sequence[int]
+    ) -> torch.Size:
+        """The shape that :meth:`arrange` gives."""
+        return self.arrange(torch.empty(shape, device='meta'), image).shape
+
+    @property
+    def remark(self) -> str:
+        """What is worth a word in a log; empty for maps and vectors."""
+        words = [] if self.axes in ('NCHW', 'NC') else [self.axes]
+        if self.prefix_tokens:
+            words.append(f'{self.prefix_tokens} prefix tokens dropped')
+        return ', '.join(words)
 
 
-def prepared_shapes(
-    student: torch.Size,
-    teacher: torch.Size,
-    image: Sequence[int],
-    texts: tuple[str, str],
-) -> tuple[torch.Size, torch.Size]:
-    """The shapes of two tensors once tokens are maps.
+@dataclass(frozen=True)
+class Level:
+    """What is compared at a level: of the student, and of the teacher.
+
+    Attributes:
+        names (tuple[str, str]): Where it is read, such as 'neck[0]'.
+        layouts (tuple[Layout, Layout]): How the tensors are laid out.
+        shapes (tuple[torch.Size, torch.Size]): Their shapes with a batch of
+            2, once they are maps or vectors.
+    """
+
+    names: tuple[str, str]
+    layouts: tuple[Layout, Layout]
+    shapes: tuple[torch.Size, torch.Size]
+
+    def prepare(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        image: Sequence[int],
+        resize: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Arrange both, resize the student's map, detach the teacher's.
+
+        Args:
+            student (Tensor): The student's tensor, as tapped.
+            teacher (Tensor): The teacher's.
+            image (Sequence[int]): Height and width of the input.
+            resize (bool): Whether the student's map gets the teacher's size.
+        """
+        student, teacher = (
+            layout.arrange(tensor, image)
+            for layout, tensor in zip(self.layouts, (student, teacher))
+        )
+        if resize and student.shape[2:] != teacher.shape[2:]:
+            student = F.interpolate(
+                student, teacher.shape[2:], mode='bilinear'
+            )
+        return student, teacher.detach()
+
+
+def check_pair(
+    student: torch.Size, teacher: torch.Size, texts: tuple[str, str]
+) -> None:
+    """Refuse maps with vectors, and maps of far apart sizes.
 
     Args:
-        student (torch.Size): The shape of the student's tensor, as tapped.
+        student (torch.Size): The shape of the student's tensor, a map or
+            vectors.
         teacher (torch.Size): That of the teacher's.
-        image (Sequence[int]): Height and width of the input.
-        texts (tuple[str, str]): The two taps, for messages.
+        texts (tuple[str, str]): Where they are read, for messages.
 
     Raises:
-        ValueError: If the two are not of one kind, or their heights or
-            widths are more than a factor of 8 apart.
+        ValueError: Names both and the cure.
     """
-    s, t = (
-        tokens_to_map(torch.empty(shape, device='meta'), image).shape
-        if len(shape) == 3
-        else shape
-        for shape in (student, teacher)
-    )
-    if len(s) != len(t) or len(s) not in (2, 4):
-        raise ValueError(
-            f'{texts[0]} is {_KINDS.get(len(student), "a tensor")} of shape '
-            f'{tuple(student)}, {texts[1]} is '
-            f'{_KINDS.get(len(teacher), "a tensor")} of shape '
-            f'{tuple(teacher)}. Compare vectors (B, C) with vectors, and '
-            'maps (B, C, H, W) or tokens (B, N, C) with maps or tokens.'
+    if len(student) != len(teacher):
+        kinds = (
+            'a vector' if len(s) == 2 else 'a map' for s in (student, teacher)
         )
-    for side, a, b in zip(('height', 'width'), s[2:], t[2:]):
+        (s_kind, t_kind) = kinds
+        raise ValueError(
+            f'{texts[0]} is {s_kind} of shape {tuple(student)}, {texts[1]} '
+            f'is {t_kind} of shape {tuple(teacher)}. Compare vectors (B, C) '
+            'with vectors, and maps (B, C, H, W) or tokens (B, N, C) with '
+            'maps or tokens.'
+        )
+    for side, a, b in zip(('height', 'width'), student[2:], teacher[2:]):
         if max(a, b) > MAX_RESIZE * min(a, b):
             raise ValueError(
                 f'the {side} of the maps differs by more than a factor of '
                 f'{MAX_RESIZE} (student {a}, teacher {b}). Tap stages of '
                 'nearer strides.'
             )
-    return s, t

@@ -6,7 +6,6 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .entry import Entry
-from .layout import prepared_pair
 
 
 def prepare_losses(
@@ -44,7 +43,8 @@ def _level_of(
     for inputs in batches:
         by_tap = read_teacher(inputs, [entry], {})
         tensor = [t for tap in entry.teacher_at for t in by_tap[tap]][level]
-        yield prepared_pair(tensor, tensor, inputs.shape[-2:], False)[1]
+        layout = entry.levels[level].layouts[1]
+        yield layout.arrange(tensor, inputs.shape[-2:])
 
 
 def _check(entry: Entry, level: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from functools import cache, partial
 
 import torch
 from mmengine.logging import print_log
@@ -17,6 +18,7 @@ from torch.func import functional_call
 from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import isolated_randomness
 
+from .recognition import Tapped
 from .rois import box_head_of, run_on_boxes, whole_images
 from .spec import EntrySpec
 from .taps import Tap, TapError, Taps
@@ -155,6 +157,73 @@ def _cure(heads: Mapping[str, str]) -> str:
     )
 
 
+def shapes_elsewhere(
+    network: nn.Module,
+    taps: Taps,
+    input_size: tuple[int, int],
+    training: bool,
+) -> tuple[dict[str, list[torch.Size]], tuple[int, int]] | None:
+    """What taps yield for images of another size than the dry run's.
+
+    The axes that change are those of positions.
+
+    Args:
+        network (nn.Module): The student or the teacher.
+        taps (Taps): Its taps.
+        input_size (tuple[int, int]): Height and width of the dry run.
+        training (bool): The mode to run in.
+
+    Returns:
+        tuple or None: The shapes, and the size; None if the network takes
+        images of one size alone.
+    """
+    small = max(input_size) <= 512
+    other = tuple(2 * n if small else n // 2 for n in input_size)
+    calls = taps.calls
+    try:
+        return dry_run(network, taps, other, training)[0], other
+    except ValueError:
+        return None
+    finally:
+        taps.calls = calls
+
+
+def tapped_levels(
+    network: nn.Module,
+    taps: Taps,
+    shapes: Mapping[str, list[torch.Size]],
+    input_size: tuple[int, int],
+    training: bool,
+) -> dict[str, list[Tapped]]:
+    """What is known of every tensor that the taps of a network yield.
+
+    Args:
+        network (nn.Module): The student or the teacher.
+        taps (Taps): Its taps.
+        shapes (Mapping[str, list[torch.Size]]): What :func:`dry_run` found.
+        input_size (tuple[int, int]): Height and width of the dry run.
+        training (bool): The mode that it ran in.
+    """
+
+    @cache
+    def elsewhere() -> tuple | None:
+        return shapes_elsewhere(network, taps, input_size, training)
+
+    def one(text: str, number: int) -> tuple[torch.Size, tuple] | None:
+        found = elsewhere()
+        return found and (found[0][text][number], found[1])
+
+    return {
+        text: [
+            Tapped(
+                text, name, shape, taps.role, network, partial(one, text, n)
+            )
+            for n, (name, shape) in enumerate(zip(taps.names(text), levels))
+        ]
+        for text, levels in shapes.items()
+    }
+
+
 def dry_run(
     network: nn.Module,
     taps: Taps,
@@ -267,7 +336,7 @@ def shapes_behind_necks(
         spec (EntrySpec): Its keys.
         necks (Sequence[DistillNeck]): Its necks.
         shapes (Sequence): What the necks take, the student's and the
-            teacher's shape a level.
+            teacher's shape a level, with a batch of 2.
         batch_size (int): The number of images.
         meta_supply (Mapping): What a step supplies, as meta tensors.
 
@@ -286,7 +355,9 @@ def shapes_behind_necks(
             student = student[:2] + teacher[2:]
         inputs.append(
             tuple(
-                torch.empty(batch_size, *shape[1:], device='meta')
+                torch.empty(
+                    shape[0] * batch_size // 2, *shape[1:], device='meta'
+                )
                 for shape in (student, teacher)
             )
         )

@@ -238,6 +238,9 @@ _Taps = Annotated[
     ),
     WithJsonSchema({'type': 'str or list of str'}),
 ]
+_Axes = Literal['NCHW', 'NHWC', 'NLC', 'NCL', 'NC']
+_LAYOUT = "Use 'NCHW', 'NHWC', 'NLC', 'NCL' or 'NC'."
+_PREFIX = 'Use a number of tokens, 0 or more.'
 _TAP = "Write a tap, for instance 'backbone[-1]', or a list of taps."
 
 
@@ -252,6 +255,39 @@ class EntrySpec(Spec):
     )
     student_at: _Taps = _key('What to read of the student.', _TAP, None)
     teacher_at: _Taps = _key('What to read of the teacher.', _TAP, None)
+    layout: _Axes | None = _key(
+        "What the axes of both tensors mean: 'NCHW' and 'NHWC' are maps, "
+        "'NLC' and 'NCL' tokens of the image's grid, 'NC' vectors (with more "
+        'than two axes each element of all but the last is a sample of its '
+        'own). None: what is certain is recognised, the rest is asked for.',
+        _LAYOUT,
+        None,
+    )
+    student_layout: _Axes | None = _key(
+        "The same of the student's tensor alone.", _LAYOUT, None
+    )
+    teacher_layout: _Axes | None = _key(
+        "The same of the teacher's tensor alone.", _LAYOUT, None
+    )
+    prefix_tokens: int | None = _key(
+        'How many leading tokens (of the class, registers) belong to no '
+        'position and are dropped. None: recognised.',
+        _PREFIX,
+        None,
+        ge=0,
+    )
+    student_prefix_tokens: int | None = _key(
+        "The same of the student's tokens alone.", _PREFIX, None, ge=0
+    )
+    teacher_prefix_tokens: int | None = _key(
+        "The same of the teacher's tokens alone.", _PREFIX, None, ge=0
+    )
+    activation: Literal['softmax', 'sigmoid'] | None = _key(
+        'What makes probabilities of the logits that are compared. None: '
+        'recognised where the head is known.',
+        "Use 'softmax' or 'sigmoid'.",
+        None,
+    )
     neck: _Part = _key(
         'The distillation neck, dict(type=...). None: the tensors are '
         'compared as they are.',
@@ -308,13 +344,18 @@ class EntrySpec(Spec):
     @model_validator(mode='after')
     def _complete(self, info: ValidationInfo) -> Self:
         key = info.context['key']
-        if self.at and (self.student_at or self.teacher_at):
-            raise ValueError(
-                f'`{key}` has `at` and also `student_at` or `teacher_at`. '
-                'Give `at` for both, or one of each.'
-            )
-        self.student_at = self.student_at or self.at
-        self.teacher_at = self.teacher_at or self.at
+        for name in ('at', 'layout', 'prefix_tokens'):
+            both = getattr(self, name)
+            sides = [f'student_{name}', f'teacher_{name}']
+            if both is None:
+                continue
+            if any(getattr(self, side) is not None for side in sides):
+                raise ValueError(
+                    f'`{key}` has `{name}` and also `{sides[0]}` or '
+                    f'`{sides[1]}`. Give `{name}` for both, or one of each.'
+                )
+            for side in sides:
+                setattr(self, side, both)
         for role, taps in (
             ('student', self.student_at),
             ('teacher', self.teacher_at),
@@ -327,6 +368,12 @@ class EntrySpec(Spec):
                 )
         self.schedule = self.schedule or ScheduleSpec()
         return self
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether what is tapped are logits, of the same classes."""
+        neck = self.neck is not None and self.neck.cls.to_classes
+        return self.loss.cls.over_classes and not neck
 
     @property
     def texts(self) -> tuple[str, str]:

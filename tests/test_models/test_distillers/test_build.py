@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_entries import MAP_S, MAP_T, VECTOR, compare, entry
+from tiny_entries import MAP_S, MAP_T, VECTOR, compare, entry, tapped
 from torch import nn
 
 from mmdiffkd.models.distillers.context import meta_supply
@@ -19,10 +19,12 @@ def test_levels_have_their_own_necks_unless_shared():
 
 
 def test_tokens_are_compared_with_maps():
-    made = entry(students=[torch.Size((2, 17, 4))])
+    tokens = tapped((2, 17, 4), (2, 65, 4))
+    made = entry(students=[tokens])
     assert made.shapes[0][0] == (2, 4, 4, 4)
-    with pytest.raises(ValueError, match='19 tokens make no map'):
-        entry(students=[torch.Size((2, 19, 4))])
+    assert '1 prefix tokens dropped' in made.describe()[0]
+    with pytest.raises(ValueError, match='19 tokens, 0 .* make no map'):
+        entry(students=[tapped((2, 19, 4))], prefix_tokens=0)
 
 
 @pytest.mark.parametrize(
