@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import tiny_detectors
 import torch
@@ -157,6 +160,21 @@ def test_trains_a_detector(ready, at, region):
     assert gradient.any() and gradient.isfinite().all()
     logged = tiny_detectors.step(model, data)
     assert all(value.isfinite() for value in logged.values())
+
+
+def test_the_documented_entries_train(ready):
+    """A sigmoid a class, and distributions for the sides of a box."""
+    page = Path(__file__).parents[3] / 'docs/losses.md'
+    (block,) = re.findall(
+        r'^```python\n(.*?)^```', page.read_text(), re.M | re.S
+    )
+    values = {}
+    exec(block, values)
+    model = ready(tiny_detectors.distiller('gfl', values['distill']))
+    logged = tiny_detectors.step(model, tiny_detectors.batch(model, [2, 1]))
+    for name in ('classes', 'sides'):
+        loss = logged[f'distill.{name}.loss_kd']
+        assert loss > 0 and loss.isfinite()
 
 
 def test_images_without_objects_in_a_detector(ready):
