@@ -56,20 +56,20 @@ class LDLoss(DistillLoss):
     number of bins (17 in GFL). Each side's bins follow one another on the
     channels.
 
-    The positions are those in a ground-truth box (``region='boxes'``), by
-    the centre of the position, and the mean is over them and over the batch
-    of one process: 0 where there is none. The teacher was trained at such
-    positions; elsewhere its distributions mean little.
+    The positions are those whose centre lies in a ground-truth box
+    (``region='boxes'``). The mean is over those of the batch of one process;
+    the loss is 0 if there is none. GFL trains its distributions in boxes
+    alone; elsewhere a teacher's mean little.
 
     What differs from the paper: a distiller does not know which anchors the
-    head assigns to objects. The released code takes the assigned positions
-    of a level alone, weighs each by the student's largest class score, and
-    takes the sum, not the mean, over positions and images. It has a second
-    term on a further region around objects, and a third on classes; neither
-    is here (for classes see :class:`BinaryKLDivergence`). So a published
-    weight fits the loss's form, not its size: with a mean the value is
-    smaller by the number of assigned positions, and it does not grow with
-    the batch. Compare it with the student's own losses, and raise it.
+    head assigns to objects. The released code takes these alone, weighs each
+    by the student's largest class score, and takes the sum over positions
+    and images, not the mean. It has a second term on a further region around
+    objects, and a third on classes; neither is here (for classes see
+    :class:`BinaryKLDivergence`). So the published weight belongs to a sum:
+    here the same weight counts less, by about the number of assigned
+    positions of a level. Compare the value with the student's own losses,
+    and raise the weight.
 
     In mmdet's GFL head, ``bbox_head.gfl_reg`` is read before a learned
     factor a level. What the head decodes is behind it: tap
