@@ -25,6 +25,13 @@ class DistillLoss(DistillPart):
             (B, C), if it takes one of the two alone. Defaults to None.
         over_classes (bool): Whether it compares distributions over classes,
             so that both networks need the same classes. Defaults to False.
+        activation (str or None): How the logits that it compares become
+            probabilities: ``'softmax'`` over the channels, axis 1, which
+            needs two of them or more; or ``'sigmoid'`` of each channel.
+            Defaults to None: it compares no logits.
+        groups (int): How many distributions lie side by side on the
+            channels, each on channels that follow one another; an instance
+            may set it. Defaults to 1.
         any_channels (bool): Whether the channels, axis 1, may differ.
             Defaults to False.
         prepared (bool): False until :meth:`prepare` has run, for losses that
@@ -36,6 +43,8 @@ class DistillLoss(DistillPart):
 
     feature: str | None = None
     over_classes = False
+    activation: str | None = None
+    groups = 1
     any_channels = False
     prepared = True
 
@@ -69,6 +78,7 @@ class DistillLoss(DistillPart):
         """
         self._check_ranks(preds_S.shape, preds_T.shape)
         preds = comparable(preds_S, preds_T, self.any_channels)
+        self._check_distributions(preds_S.shape, preds_T.shape)
         return self.loss_weight * self.distance(*preds, *args, **kwargs)
 
     def distance(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
@@ -94,11 +104,14 @@ class DistillLoss(DistillPart):
             teacher (Sequence[int]): That of the teacher's.
 
         Raises:
-            ValueError: If the two differ, or are not what ``feature`` says.
+            ValueError: If the two differ, are not what ``feature`` says, or
+                hold no distributions of two channels or more for a loss with
+                a softmax.
         """
         self._check_ranks(student, teacher)
         if type(self).forward is DistillLoss.forward:
             check_equal_shapes(student, teacher, self.any_channels)
+        self._check_distributions(student, teacher)
 
     def _check_ranks(self, *shapes: Sequence[int]) -> None:
         if self.feature is None:
@@ -111,6 +124,33 @@ class DistillLoss(DistillPart):
                 raise ValueError(
                     f'{type(self).__name__} compares {words}, but the '
                     f"{side}'s tensor has the shape {tuple(shape)}: {cure}"
+                )
+
+    def _check_distributions(self, *shapes: Sequence[int]) -> None:
+        if self.activation != 'softmax':
+            return
+        name, groups = type(self).__name__, self.groups
+        for side, shape in zip(('student', 'teacher'), shapes):
+            each, rest = divmod(shape[1], groups)
+            if rest:
+                raise ValueError(
+                    f'{name} has groups={groups}, which does not divide the '
+                    f"{shape[1]} channels of the {side}'s tensor of shape "
+                    f'{tuple(shape)}: set `groups` to the number of '
+                    'distributions that lie side by side on the channels'
+                )
+            if each < 2:
+                what, cure = 'bin', "SmoothL1Loss') for plain numbers"
+                if self.over_classes:
+                    what = 'class'
+                    cure = "BinaryKLDivergence') for a sigmoid logit"
+                where = f' in each of groups={groups}' if groups > 1 else ''
+                raise ValueError(
+                    f"{name} takes a softmax, but the {side}'s tensor of "
+                    f'shape {tuple(shape)} has one {what}{where}. A softmax '
+                    f'over one {what} is always 1: the loss would be '
+                    'constant and without gradient. Take '
+                    f"loss=dict(type='{cure}"
                 )
 
     def prepare(self, teachers: Iterable[Tensor]) -> None:

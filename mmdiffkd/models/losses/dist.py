@@ -44,6 +44,7 @@ class DISTLoss(DistillLoss):
     """
 
     over_classes = True
+    activation = 'softmax'
 
     def __init__(
         self,

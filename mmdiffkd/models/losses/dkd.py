@@ -42,6 +42,7 @@ class DKDLoss(DistillLoss):
     """
 
     over_classes = True
+    activation = 'softmax'
     feature = 'vector'
 
     def __init__(
@@ -83,11 +84,6 @@ class DKDLoss(DistillLoss):
         Raises:
             ValueError: If the shapes differ or are not as above.
         """
-        if preds_S.shape[1] < 2:
-            raise ValueError(
-                'DKDLoss compares logits (B, C) of two classes or more, not '
-                f'tensors of shape {tuple(preds_S.shape)}: take another loss'
-            )
         target = gt_labels.reshape(-1, 1)
         pairs = zip(
             self._decouple(preds_S, target), self._decouple(preds_T, target)

@@ -114,3 +114,16 @@ def check_tensor_channels(tensor: Tensor, **channels: int) -> None:
                 f'{tuple(tensor.shape)} has {tensor.shape[1]} channels: set '
                 f'{name}={tensor.shape[1]}, or leave it to the distiller'
             )
+
+
+def check_groups(groups: int) -> None:
+    """Refuse what is no number of distributions side by side.
+
+    Args:
+        groups (int): The argument of a loss.
+
+    Raises:
+        ValueError: If it is not a positive integer.
+    """
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f'groups={groups!r} must be an integer, 1 or more')

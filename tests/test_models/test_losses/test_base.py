@@ -52,6 +52,32 @@ def test_shapes_are_checked_in_a_call_and_without_one(
         loss().check_shapes(student, teacher)
 
 
+@pytest.mark.parametrize(
+    'loss, shape, message',
+    [
+        (losses.KLDivergence(), (2, 1), r'\(2, 1\).*BinaryKLDivergence'),
+        (losses.KLDivergence(), (2, 1, 8, 8), r'one class\. A softmax'),
+        (losses.DISTLoss(), (2, 1, 8, 8), r'DISTLoss.*\(2, 1, 8, 8\)'),
+        (losses.DKDLoss(), (2, 1), 'constant and without gradient'),
+        (losses.KLDivergence(groups=3), (2, 3), 'in each of groups=3.*Binary'),
+        (losses.KLDivergence(groups=3), (2, 8), r'groups=3.*8 channels'),
+        (losses.LDLoss(), (2, 4, 8, 8), r'one bin.*groups=4.*SmoothL1Loss'),
+        (losses.LDLoss(), (2, 17, 8, 8), r'groups=4.*17.*set `groups`'),
+    ],
+)
+def test_a_softmax_needs_two_channels_a_distribution(loss, shape, message):
+    with pytest.raises(ValueError, match=message):
+        loss.check_shapes(shape, shape)
+    with pytest.raises(ValueError, match=message):
+        loss(torch.ones(shape), torch.ones(shape))
+
+
+def test_sigmoids_and_values_may_have_one_channel():
+    for loss in (losses.BinaryKLDivergence(), losses.MSELoss()):
+        loss.check_shapes((2, 1), (2, 1))
+        assert loss(torch.zeros(2, 1), torch.ones(2, 1)) > 0
+
+
 def test_any_channels():
     loss = GramLoss()(torch.ones(2, 3), torch.ones(2, 4))
     assert loss.item() == pytest.approx(1)

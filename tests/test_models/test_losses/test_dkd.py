@@ -65,7 +65,7 @@ def test_arguments_out_of_range(arguments, named):
     'shape, message',
     [
         ((2, 5, 3, 3), 'compares vectors.*KLDivergence.*take maps'),
-        ((2, 1), 'two classes or more.*another loss'),
+        ((2, 1), r'\(2, 1\).*one class.*BinaryKLDivergence'),
     ],
 )
 def test_only_vectors_of_two_classes_or_more(shape, message):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmdiffkd.models.losses.operands import (
+    check_groups,
     check_tensor_channels,
     comparable,
     divided,
@@ -38,6 +39,13 @@ def test_check_channels():
     check_tensor_channels(torch.ones(1, 2, 3, 3), teacher_channels=2)
     with pytest.raises(ValueError, match='teacher_channels=4.*set.*=2'):
         check_tensor_channels(torch.ones(1, 2, 3, 3), teacher_channels=4)
+
+
+@pytest.mark.parametrize('groups', [0, -1, 2.0, '4', None])
+def test_check_groups(groups):
+    check_groups(4)
+    with pytest.raises(ValueError, match=f'groups={groups!r} must be an int'):
+        check_groups(groups)
 
 
 def test_unit():

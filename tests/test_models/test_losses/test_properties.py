@@ -85,6 +85,8 @@ CASES = {
         fill_banks,
         identical=None,
     ),
+    'BinaryKLDivergence': Case(VECTOR, {'tau': 4.0}),
+    'BinaryKLDivergence, maps': Case((1, 5, 4)),
     'ChannelWiseDivergence': Case(MAP, {'tau': 2.0}),
     'DISTLoss': Case(VECTOR, identical=1e-6),
     'DISTLoss, maps': Case(MAP, identical=1e-6),
@@ -99,6 +101,9 @@ CASES = {
     'HCLLoss, vectors': Case(VECTOR),
     'KLDivergence': Case(VECTOR, {'tau': 4.0}),
     'KLDivergence, maps': Case(MAP),
+    'KLDivergence, groups': Case((12, 5, 4), {'groups': 4}),
+    'LDLoss': Case((12, 5, 4), {}, objects),
+    'LDLoss, all positions': Case((12, 5, 4), {'region': 'all'}),
     'LSHLoss': Case(
         VECTOR,
         {
@@ -289,9 +294,13 @@ def test_does_not_wait_for_the_device(name):
     [
         ('DISTLoss, maps', {}),
         ('DirectionAlignmentLoss, maps', {}),
+        ('BinaryKLDivergence, maps', {'reduction': 'batchmean'}),
+        ('BinaryKLDivergence, maps', {'reduction': 'mean'}),
+        ('BinaryKLDivergence, maps', {'reduction': 'sum'}),
         ('KLDivergence, maps', {'reduction': 'batchmean'}),
         ('KLDivergence, maps', {'reduction': 'mean'}),
         ('KLDivergence, maps', {'reduction': 'sum'}),
+        ('KLDivergence, groups', {}),
         ('LSHLoss, maps', {'with_l2': True}),
     ],
 )
@@ -366,9 +375,19 @@ def test_other_sizes_must_be_equal(name):
 @pytest.mark.parametrize(
     'attribute, value, names',
     [
-        ('feature', 'map', 'ATLoss ChannelWiseDivergence FGDLoss PKDLoss'),
+        (
+            'feature',
+            'map',
+            'ATLoss ChannelWiseDivergence FGDLoss LDLoss PKDLoss',
+        ),
         ('feature', 'vector', 'CRDLoss DKDLoss'),
-        ('over_classes', True, 'DISTLoss DKDLoss KLDivergence'),
+        (
+            'over_classes',
+            True,
+            'BinaryKLDivergence DISTLoss DKDLoss KLDivergence',
+        ),
+        ('activation', 'softmax', 'DISTLoss DKDLoss KLDivergence LDLoss'),
+        ('activation', 'sigmoid', 'BinaryKLDivergence'),
         (
             'any_channels',
             True,
