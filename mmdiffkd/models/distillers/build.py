@@ -115,7 +115,7 @@ def _level(
             teacher, image, spec.teacher_layout, spec.teacher_prefix_tokens
         ),
     )
-    if spec.compares_classes and all(x.axes == 'NLC' for x in layouts):
+    if spec.compares_logits and all(x.axes == 'NLC' for x in layouts):
         # A distribution each: they need no grid.
         layouts = tuple(Layout('NC', x.prefix_tokens) for x in layouts)
     shapes = tuple(
@@ -176,12 +176,15 @@ def _check_channels_match(
     for student, teacher in channels:
         if student == teacher:
             continue
-        if spec.compares_classes:
+        if spec.compares_logits:
+            of, same = 'bins', 'with the same bins (`reg_max`)'
+            if loss.over_classes:
+                of, same = 'classes', 'on the same classes'
             raise ValueError(
-                f'{where}: {loss.__name__} compares distributions over '
-                f'classes, but {spec.texts[0]} has {student} and '
-                f'{spec.texts[1]} has {teacher}. Train both networks on the '
-                'same classes, or compare features with another loss.'
+                f'{where}: {loss.__name__} compares distributions over {of}, '
+                f'but {spec.texts[0]} has {student} and {spec.texts[1]} has '
+                f'{teacher}. Train both networks {same}, or compare features '
+                'with another loss.'
             )
         if neck is None and not loss.any_channels:
             raise ValueError(

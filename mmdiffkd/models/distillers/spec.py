@@ -370,10 +370,11 @@ class EntrySpec(Spec):
         return self
 
     @property
-    def compares_classes(self) -> bool:
-        """Whether what is tapped are logits, of the same classes."""
-        neck = self.neck is not None and self.neck.cls.to_classes
-        return self.loss.cls.over_classes and not neck
+    def compares_logits(self) -> bool:
+        """Whether what is tapped are logits, of the same classes or bins."""
+        loss, neck = self.loss.cls, self.neck
+        over = loss.over_classes or loss.activation is not None
+        return over and not (neck is not None and neck.cls.to_classes)
 
     @property
     def texts(self) -> tuple[str, str]:

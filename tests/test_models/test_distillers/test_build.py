@@ -62,6 +62,10 @@ def test_tokens_are_compared_with_maps():
         (dict(students=[VECTOR], teachers=[torch.Size((2, 7))],
               loss=dict(type='KLDivergence')),
          'distributions over classes.* 5 and .* has 7.*the same classes'),
+        (dict(students=[torch.Size((2, 8, 4, 4))], neck=None,
+              teachers=[torch.Size((2, 12, 4, 4))],
+              loss=dict(type='LDLoss', region='all')),
+         'distributions over bins.* 8 and .* has 12.*the same bins'),
     ],
 )  # fmt: skip
 def test_bad_entry_names_key_value_and_cure(changes, message):
