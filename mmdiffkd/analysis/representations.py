@@ -15,8 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmdiffkd.models.distillers import FrozenTeacher
-from mmdiffkd.models.distillers.spec import read_entry
+from mmdiffkd.models.distillers.layout import Layout
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
@@ -28,20 +27,23 @@ from .similarity import LinearCKA
 
 
 def pool(tensor: Tensor) -> Tensor:
-    """Average maps (B, C, H, W) or tokens (B, N, C) to vectors (B, C)."""
-    if tensor.dim() == 4:
-        return tensor.float().mean(dim=(2, 3))
-    return tensor.float().mean(dim=1) if tensor.dim() == 3 else tensor
+    """Average maps (B, C, H, W) to vectors (B, C); vectors stay."""
+    return tensor.float().mean(dim=(2, 3)) if tensor.dim() == 4 else tensor
 
 
 class _Observed:
     """A classifier, the tensors at its taps, its accuracy and confidence."""
 
     def __init__(
-        self, network: nn.Module, taps: Sequence[str], role: str
+        self,
+        network: nn.Module,
+        taps: Sequence[str],
+        role: str,
+        layouts: Sequence[Layout],
     ) -> None:
         self.network = network.to(get_device()).eval()
         self.taps = Taps(network, taps, role)
+        self.layouts = layouts
         self.calibration = CalibrationError()
 
     def __call__(self, batch: dict) -> list[Tensor]:
@@ -59,13 +61,13 @@ class _Observed:
         self.calibration.update(
             logits.double().softmax(dim=1), labels.to(logits.device)
         )
-        features = [
-            pool(tensor)
-            for tap in self.taps.taps
-            for tensor in self.taps.read(tap)
-        ]
+        tensors = [t for tap in self.taps.taps for t in self.taps.read(tap)]
         self.taps.clear()
-        return features
+        image = data['inputs'].shape[-2:]
+        return [
+            pool(layout.arrange(tensor, image))
+            for layout, tensor in zip(self.layouts, tensors, strict=True)
+        ]
 
 
 def _entry_name(config: Config, name: str | None) -> str:
@@ -123,18 +125,23 @@ def compare(
             'the student, the teacher and an entry that names the taps'
         )
     entry = _entry_name(config, entry)
-    spec = read_entry(entry, config.model.distill[entry])
     check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
-    frozen = FrozenTeacher(**config.model.teacher)
-    frozen.init_weights()
-    teacher = _Observed(frozen.network, spec.teacher_at, 'teacher')
+    distiller = build_from_config(config)
+    distiller.teacher.init_weights()
+    compared = distiller.distill[entry]
+    layouts = list(zip(*(level.layouts for level in compared.levels)))
+    teacher = _Observed(
+        distiller.teacher.network, compared.teacher_at, 'teacher', layouts[1]
+    )
     students = []
     for checkpoint in checkpoints:
         network = _build_student(config)
         weights = plain_state_dict(read_checkpoint(checkpoint))
         load_weights(network, weights, str(checkpoint))
-        students.append(_Observed(network, spec.student_at, 'student'))
+        students.append(
+            _Observed(network, compared.student_at, 'student', layouts[0])
+        )
 
     alignments = [defaultdict(LinearCKA) for _ in students]
     loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
@@ -146,8 +153,8 @@ def compare(
                 alignment[level].update(*pair)
     return {
         'entry': entry,
-        'student_at': list(spec.student_at),
-        'teacher_at': list(spec.teacher_at),
+        'student_at': list(compared.student_at),
+        'teacher_at': list(compared.teacher_at),
         'images': len(loader.dataset),
         'teacher': teacher.calibration.compute(),
         'students': [

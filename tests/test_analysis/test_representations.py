@@ -102,3 +102,52 @@ def test_errors(folder, config, checkpoint, entry, error, message):
     config = load_config(folder / f'{config}.py')
     with pytest.raises(error, match=message):
         compare(config, [str(folder / f'{checkpoint}.pth')], entry)
+
+
+def test_tokens_are_averaged_without_the_class_token(folder):
+    transformer = dict(
+        backbone=dict(
+            type='VisionTransformer',
+            arch=dict(
+                embed_dims=8,
+                num_layers=1,
+                num_heads=2,
+                feedforward_channels=8,
+            ),
+            img_size=16,
+            patch_size=4,
+        ),
+        neck=None,
+        head=dict(
+            type='VisionTransformerClsHead',
+            num_classes=2,
+            in_channels=8,
+            topk=(1,),
+        ),
+    )
+    plain = load_config(folder / 'plain.py')
+    config = load_config(folder / 'distiller.py')
+    for key, value in transformer.items():
+        plain.model[key] = value
+        config.model.student[key] = value
+    config.model.teacher.config = plain.to_dict()
+    config.model.distill.feature.at = 'backbone.ln1'
+    networks = [build_from_config(plain).eval() for _ in range(2)]
+    names = [str(folder / f'tokens{i}.pth') for i in range(2)]
+    for network, name in zip(networks, names):
+        torch.save(network.state_dict(), name)
+    config.model.teacher.checkpoint = names[0]
+    (found,) = compare(config, names[1:])['students'][0]['cka']
+
+    tokens = [[], []]
+    for network, kept in zip(networks, tokens):
+        network.backbone.ln1.register_forward_hook(
+            lambda module, args, output, kept=kept: kept.append(output)
+        )
+    init_default_scope(plain.default_scope)
+    with torch.no_grad():
+        for batch in Runner.build_dataloader(plain.test_dataloader):
+            for network in networks:
+                network(network.data_preprocessor(batch, False)['inputs'])
+    teacher, student = (torch.cat(kept)[:, 1:].mean(1) for kept in tokens)
+    assert found == pytest.approx(linear_cka(student, teacher), rel=1e-4)
