@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdiffkd.engine.teacher_evaluation import why_not_evaluated
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.models.distillers.spec import read_entry
 from mmdiffkd.models.distillers.taps import Taps
@@ -35,13 +36,21 @@ def pool(tensor: Tensor) -> Tensor:
 
 
 class _Observed:
-    """A classifier, the tensors at its taps, its accuracy and confidence."""
+    """A classifier, the tensors at its taps, its accuracy and confidence.
+
+    ``not_evaluated`` says why it has neither; only the taps are read then.
+    """
 
     def __init__(
-        self, network: nn.Module, taps: Sequence[str], role: str
+        self,
+        network: nn.Module,
+        taps: Sequence[str],
+        role: str,
+        not_evaluated: str | None = None,
     ) -> None:
         self.network = network.to(get_device()).eval()
         self.taps = Taps(network, taps, role)
+        self.not_evaluated = not_evaluated
         self.calibration = CalibrationError()
 
     def __call__(self, batch: dict) -> list[Tensor]:
@@ -49,16 +58,8 @@ class _Observed:
         data = self.network.data_preprocessor(batch, False)
         with self.taps.record():
             logits = self.network(data['inputs'], mode='tensor')
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ValueError(
-                f'{type(self.network).__name__} returns no logits '
-                '(B, classes) in mode "tensor"; only classifiers can be '
-                'compared.'
-            )
-        labels = torch.cat([s.gt_label for s in data['data_samples']])
-        self.calibration.update(
-            logits.double().softmax(dim=1), labels.to(logits.device)
-        )
+        if self.not_evaluated is None:
+            self._evaluate(logits, data['data_samples'])
         features = [
             pool(tensor)
             for tap in self.taps.taps
@@ -66,6 +67,24 @@ class _Observed:
         ]
         self.taps.clear()
         return features
+
+    def _evaluate(self, logits: Tensor, samples: list) -> None:
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f'{type(self.network).__name__} returns no logits '
+                '(B, classes) in mode "tensor"; only classifiers can be '
+                'compared.'
+            )
+        labels = torch.cat([sample.gt_label for sample in samples])
+        self.calibration.update(
+            logits.double().softmax(dim=1), labels.to(logits.device)
+        )
+
+    def figures(self) -> dict:
+        """Accuracy and calibration error, or why there are none."""
+        if self.not_evaluated is not None:
+            return {'not_evaluated': self.not_evaluated}
+        return self.calibration.compute()
 
 
 def _entry_name(config: Config, name: str | None) -> str:
@@ -111,7 +130,8 @@ def compare(
         dict: ``entry``, its taps ``student_at`` and ``teacher_at``,
         ``images``, ``teacher`` (``accuracy`` in percent,
         ``calibration_error``) and ``students``, a list of the same with
-        ``checkpoint`` and ``cka``, one number a level.
+        ``checkpoint`` and ``cka``, one number a level. A teacher without
+        head or of other classes has ``not_evaluated``, the reason.
 
     Raises:
         ValueError: If the config is no distiller's, or something in it
@@ -126,9 +146,15 @@ def compare(
     spec = read_entry(entry, config.model.distill[entry])
     check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
+    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
+    plain = _build_student(config)
     frozen = FrozenTeacher(**config.model.teacher)
+    frozen.match_input(plain.data_preprocessor)
     frozen.init_weights()
-    teacher = _Observed(frozen.network, spec.teacher_at, 'teacher')
+    reason = why_not_evaluated(
+        frozen, plain, getattr(loader.dataset, 'metainfo', None)
+    )
+    teacher = _Observed(frozen.network, spec.teacher_at, 'teacher', reason)
     students = []
     for checkpoint in checkpoints:
         network = _build_student(config)
@@ -137,7 +163,6 @@ def compare(
         students.append(_Observed(network, spec.student_at, 'student'))
 
     alignments = [defaultdict(LinearCKA) for _ in students]
-    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     for batch in loader:
         theirs = teacher(batch)
         for student, alignment in zip(students, alignments):
@@ -149,11 +174,11 @@ def compare(
         'student_at': list(spec.student_at),
         'teacher_at': list(spec.teacher_at),
         'images': len(loader.dataset),
-        'teacher': teacher.calibration.compute(),
+        'teacher': teacher.figures(),
         'students': [
             {
                 'checkpoint': str(checkpoint),
-                **student.calibration.compute(),
+                **student.figures(),
                 'cka': [level.compute() for level in alignment.values()],
             }
             for checkpoint, student, alignment in zip(
@@ -170,11 +195,16 @@ def describe(result: dict) -> str:
         f'teacher at {result["teacher_at"]}; {result["images"]} images',
         f'{"accuracy %":>10}{"ECE":>9}  CKA with the teacher, by level',
     ]
-    teacher = {'checkpoint': 'teacher', **result['teacher']}
-    for row in (teacher, *result['students']):
+    rows = list(result['students'])
+    reason = result['teacher'].get('not_evaluated')
+    if reason is None:
+        rows.insert(0, {'checkpoint': 'teacher', **result['teacher']})
+    for row in rows:
         cka = ', '.join(f'{value:.4f}' for value in row.get('cka', []))
         lines.append(
             f'{row["accuracy"]:>10.2f}{row["calibration_error"]:>9.4f}  '
             f'{cka:<9}  {row["checkpoint"]}'
         )
+    if reason is not None:
+        lines.append(f'The teacher is not evaluated: {reason}')
     return '\n'.join(lines)
