@@ -28,9 +28,9 @@ class DistillHook(Hook):
 
     - Before training it evaluates the teacher once, on the recipe's
       validation data with the recipe's evaluator, so that a wrong or
-      unloaded teacher is seen at once. A line of the log says why, if it
-      has no head, another task or other classes. A random teacher is not
-      evaluated. A resumed run skips this.
+      unloaded teacher is seen at once. A teacher without head, of another
+      task or of other classes is not evaluated, and a line of the log says
+      why. Nor is a random teacher. A resumed run skips this.
     - It tells necks and losses that ask for it how long the training data
       are (for memory banks). It shows the teacher's features to losses that
       ask for a pass over the data. That pass is skipped on resume.

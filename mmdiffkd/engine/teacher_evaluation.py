@@ -45,8 +45,8 @@ def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
 
     Where the figures would mean nothing (see :func:`why_not_evaluated`), one
     line of the log gives the reason. If the evaluation fails, one warning
-    names the error, and training goes on. Neither depends on the process: if
-    one of several fails, none has figures.
+    names the error, and training goes on. If it fails on one of several
+    processes, it ends on all of them.
 
     It draws no random number that training would draw.
 
@@ -56,7 +56,8 @@ def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
         distiller (Distiller): Its model.
 
     Raises:
-        RuntimeError: If a CUDA device can compute no more after a failure.
+        RuntimeError: If after a failure a CUDA device cannot compute any
+            more.
     """
     teacher = distiller.teacher
     meta = getattr(runner.val_dataloader.dataset, 'metainfo', None)
