@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdiffkd.engine.teacher_evaluation import why_not_evaluated
 from mmdiffkd.models.distillers.layout import Layout
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
@@ -32,7 +33,10 @@ def pool(tensor: Tensor) -> Tensor:
 
 
 class _Observed:
-    """A classifier, the tensors at its taps, its accuracy and confidence."""
+    """A classifier, the tensors at its taps, its accuracy and confidence.
+
+    ``not_evaluated`` says why it has neither; only the taps are read then.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,12 @@ class _Observed:
         taps: Sequence[str],
         role: str,
         layouts: Sequence[Layout],
+        not_evaluated: str | None = None,
     ) -> None:
         self.network = network.to(get_device()).eval()
         self.taps = Taps(network, taps, role)
         self.layouts = layouts
+        self.not_evaluated = not_evaluated
         self.calibration = CalibrationError()
 
     def __call__(self, batch: dict) -> list[Tensor]:
@@ -51,16 +57,8 @@ class _Observed:
         data = self.network.data_preprocessor(batch, False)
         with self.taps.record():
             logits = self.network(data['inputs'], mode='tensor')
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ValueError(
-                f'{type(self.network).__name__} returns no logits '
-                '(B, classes) in mode "tensor"; only classifiers can be '
-                'compared.'
-            )
-        labels = torch.cat([s.gt_label for s in data['data_samples']])
-        self.calibration.update(
-            logits.double().softmax(dim=1), labels.to(logits.device)
-        )
+        if self.not_evaluated is None:
+            self._evaluate(logits, data['data_samples'])
         tensors = [t for tap in self.taps.taps for t in self.taps.read(tap)]
         self.taps.clear()
         image = data['inputs'].shape[-2:]
@@ -68,6 +66,24 @@ class _Observed:
             pool(layout.arrange(tensor, image))
             for layout, tensor in zip(self.layouts, tensors, strict=True)
         ]
+
+    def _evaluate(self, logits: Tensor, samples: list) -> None:
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f'{type(self.network).__name__} returns no logits '
+                '(B, classes) in mode "tensor"; only classifiers can be '
+                'compared.'
+            )
+        labels = torch.cat([sample.gt_label for sample in samples])
+        self.calibration.update(
+            logits.double().softmax(dim=1), labels.to(logits.device)
+        )
+
+    def figures(self) -> dict:
+        """Accuracy and calibration error, or why there are none."""
+        if self.not_evaluated is not None:
+            return {'not_evaluated': self.not_evaluated}
+        return self.calibration.compute()
 
 
 def _entry_name(config: Config, name: str | None) -> str:
@@ -113,7 +129,8 @@ def compare(
         dict: ``entry``, its taps ``student_at`` and ``teacher_at``,
         ``images``, ``teacher`` (``accuracy`` in percent,
         ``calibration_error``) and ``students``, a list of the same with
-        ``checkpoint`` and ``cka``, one number a level.
+        ``checkpoint`` and ``cka``, one number a level. A teacher without
+        head or of other classes has ``not_evaluated``, the reason.
 
     Raises:
         ValueError: If the config is no distiller's, or something in it
@@ -127,12 +144,22 @@ def compare(
     entry = _entry_name(config, entry)
     check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
+    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     distiller = build_from_config(config)
     distiller.teacher.init_weights()
     compared = distiller.distill[entry]
     layouts = list(zip(*(level.layouts for level in compared.levels)))
+    reason = why_not_evaluated(
+        distiller.teacher,
+        distiller.student,
+        getattr(loader.dataset, 'metainfo', None),
+    )
     teacher = _Observed(
-        distiller.teacher.network, compared.teacher_at, 'teacher', layouts[1]
+        distiller.teacher.network,
+        compared.teacher_at,
+        'teacher',
+        layouts[1],
+        reason,
     )
     students = []
     for checkpoint in checkpoints:
@@ -144,7 +171,6 @@ def compare(
         )
 
     alignments = [defaultdict(LinearCKA) for _ in students]
-    loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     for batch in loader:
         theirs = teacher(batch)
         for student, alignment in zip(students, alignments):
@@ -156,11 +182,11 @@ def compare(
         'student_at': list(compared.student_at),
         'teacher_at': list(compared.teacher_at),
         'images': len(loader.dataset),
-        'teacher': teacher.calibration.compute(),
+        'teacher': teacher.figures(),
         'students': [
             {
                 'checkpoint': str(checkpoint),
-                **student.calibration.compute(),
+                **student.figures(),
                 'cka': [level.compute() for level in alignment.values()],
             }
             for checkpoint, student, alignment in zip(
@@ -177,11 +203,16 @@ def describe(result: dict) -> str:
         f'teacher at {result["teacher_at"]}; {result["images"]} images',
         f'{"accuracy %":>10}{"ECE":>9}  CKA with the teacher, by level',
     ]
-    teacher = {'checkpoint': 'teacher', **result['teacher']}
-    for row in (teacher, *result['students']):
+    rows = list(result['students'])
+    reason = result['teacher'].get('not_evaluated')
+    if reason is None:
+        rows.insert(0, {'checkpoint': 'teacher', **result['teacher']})
+    for row in rows:
         cka = ', '.join(f'{value:.4f}' for value in row.get('cka', []))
         lines.append(
             f'{row["accuracy"]:>10.2f}{row["calibration_error"]:>9.4f}  '
             f'{cka:<9}  {row["checkpoint"]}'
         )
+    if reason is not None:
+        lines.append(f'The teacher is not evaluated: {reason}')
     return '\n'.join(lines)

@@ -9,7 +9,6 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
@@ -18,6 +17,7 @@ from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
+from .teacher_evaluation import evaluate_teacher
 
 _CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
 
@@ -28,8 +28,9 @@ class DistillHook(Hook):
 
     - Before training it evaluates the teacher once, on the recipe's
       validation data with the recipe's evaluator, so that a wrong or
-      unloaded teacher is seen at once. A random teacher is not evaluated. A
-      resumed run skips this.
+      unloaded teacher is seen at once. A teacher without head, of another
+      task or of other classes is not evaluated, and a line of the log says
+      why. Nor is a random teacher. A resumed run skips this.
     - It tells necks and losses that ask for it how long the training data
       are (for memory banks). It shows the teacher's features to losses that
       ask for a pass over the data. That pass is skipped on resume.
@@ -150,14 +151,7 @@ class DistillHook(Hook):
             and runner.cfg.get('val_dataloader') is not None
             and runner.cfg.get('val_evaluator') is not None
         ):
-            metrics = self._evaluate_teacher(runner)
-            runner.logger.info(
-                'Teacher on the validation data: '
-                + ', '.join(f'{k}: {v:.4f}' for k, v in metrics.items())
-            )
-            runner.visualizer.add_scalars(
-                {f'teacher/{k}': v for k, v in metrics.items()}, step=0
-            )
+            evaluate_teacher(runner, distiller)
         if any(isinstance(hook, NonFiniteHook) for hook in runner.hooks):
             # The recipe has its own.
             self._nonfinite = Hook()
@@ -213,19 +207,6 @@ class DistillHook(Hook):
             return
         if done % self.panel_interval == 0:
             draw_panels(runner, self.panel_images, done)
-
-    @staticmethod
-    def _evaluate_teacher(runner: Runner) -> dict[str, float]:
-        network = _distiller(runner).teacher.network
-        with isolated_randomness(), torch.no_grad():
-            loader = _validation_loader(runner)
-            evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
-            evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-            for batch in loader:
-                evaluator.process(
-                    data_samples=network.val_step(batch), data_batch=batch
-                )
-            return evaluator.evaluate(len(loader.dataset))
 
 
 def draw_panels(runner: Runner, num_images: int, step: int) -> None:
@@ -307,13 +288,6 @@ def _prepare(runner: Runner) -> None:
                 for batch in batches
             )
         )
-
-
-def _validation_loader(runner: Runner) -> DataLoader:
-    """A loader of our own: the runner's, once iterated, shifts its stream."""
-    return Runner.build_dataloader(
-        runner.cfg.val_dataloader.copy(), seed=runner.seed
-    )
 
 
 def _check_small_batches(runner: Runner) -> None:

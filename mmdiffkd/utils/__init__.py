@@ -2,6 +2,7 @@
 
 from .checkpoint import (
     DISTILL_PREFIX,
+    class_names,
     load_weights,
     plain_state_dict,
     read_checkpoint,
@@ -11,6 +12,7 @@ from .setup_env import register_all_modules
 
 __all__ = [
     'DISTILL_PREFIX',
+    'class_names',
     'find_config',
     'load_config',
     'load_weights',

@@ -197,6 +197,25 @@ def plain_state_dict(checkpoint: Mapping) -> dict[str, Tensor]:
     return weights
 
 
+def class_names(meta: object) -> list[str] | None:
+    """The names of the classes in a description of data.
+
+    Args:
+        meta (object): ``metainfo`` of a data set, or ``meta`` of a
+            checkpoint, of today's packages or of older ones.
+
+    Returns:
+        list[str] or None: The names; None if there are none.
+    """
+    if not isinstance(meta, Mapping):
+        return None
+    found = meta.get('dataset_meta') or meta
+    if not isinstance(found, Mapping):
+        return None
+    names = {str(k).lower(): v for k, v in found.items()}.get('classes')
+    return list(map(str, names)) if isinstance(names, list | tuple) else None
+
+
 def load_weights(
     model: nn.Module,
     weights: Mapping[str, Tensor],

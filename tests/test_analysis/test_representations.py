@@ -5,7 +5,7 @@ from mmengine.runner import Runner
 from recipe_files import write_recipe
 
 from mmdiffkd.analysis.calibration import CalibrationError
-from mmdiffkd.analysis.representations import compare
+from mmdiffkd.analysis.representations import compare, describe
 from mmdiffkd.analysis.similarity import linear_cka
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
@@ -88,6 +88,36 @@ def test_the_teacher_resembles_itself(result):
     assert result['teacher'] != {
         key: result['students'][1][key] for key in result['teacher']
     }
+
+
+@pytest.mark.parametrize(
+    'changes, weights, reason',
+    [
+        ({'head.num_classes': 3}, 'head.fc', 'it has 3 classes, the student'),
+        ({'head': None}, 'head.fc', 'it has no head that predicts'),
+        ({}, None, "Class 0 is 'cat' in its checkpoint and 'first' in the"),
+    ],
+    ids=['another number', 'no head', 'other names'],
+)
+def test_teacher_that_is_not_evaluated(
+    folder, tmp_path, result, changes, weights, reason
+):
+    """Its features are compared as ever."""
+    config = load_config(folder / 'distiller.py')
+    teacher = load_config(folder / 'plain.py')
+    teacher.merge_from_dict({f'model.{k}': v for k, v in changes.items()})
+    state = torch.load(folder / 'teacher.pth')
+    if weights is not None:
+        state = {k: v for k, v in state.items() if not k.startswith(weights)}
+    path = str(tmp_path / 'other.pth')
+    names = dict(dataset_meta=dict(classes=['cat', 'second']))
+    torch.save(dict(state_dict=state, meta=names), path)
+    config.model.teacher = dict(config=teacher, checkpoint=path, strict=False)
+    found = compare(config, [str(folder / 'student.pth')])
+    assert reason in found['teacher']['not_evaluated']
+    assert found['students'] == result['students'][1:]
+    *_, row, last = describe(found).splitlines()
+    assert row.endswith('student.pth') and reason in last
 
 
 @pytest.mark.parametrize(

@@ -63,26 +63,6 @@ def test_metrics_are_averaged_between_two_lines(tmp_path):
     assert row['distill.feature.gamma'] == pytest.approx(sum(seen) / 2)
 
 
-@pytest.mark.parametrize(
-    'has_weights, hook, times',
-    [(True, {}, 1), (False, {}, 0), (True, dict(evaluate_teacher=False), 0)],
-    ids=['once', 'random', 'switched off'],
-)
-def test_teacher_is_evaluated(tmp_path, build, has_weights, hook, times):
-    path = None
-    if has_weights:
-        network = build(tiny_recipes.classifier(6))
-        with torch.no_grad():
-            network.head.fc.weight.zero_()
-            network.head.fc.bias.copy_(torch.tensor([1.0, 0.0]))
-        path = str(tmp_path / 'teacher.pth')
-        torch.save(network.state_dict(), path)
-    train(recipe(tmp_path, hook, teacher=tiny_recipes.teacher(6, path)))
-    rows = [r for r in scalars(tmp_path) if 'teacher/accuracy/top1' in r]
-    # It always says the first class, which is half of the images.
-    assert [r['teacher/accuracy/top1'] for r in rows] == [50.0] * times
-
-
 def test_schedule_stops_distillation_and_freezes_the_necks(tmp_path):
     weights = []
 

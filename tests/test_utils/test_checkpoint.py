@@ -10,7 +10,12 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
+from mmdiffkd.utils import (
+    class_names,
+    load_weights,
+    plain_state_dict,
+    read_checkpoint,
+)
 
 
 class Attack:
@@ -107,6 +112,24 @@ def test_numpy_numbers_are_read(tmp_path):
         assert read[code].dtype == array.dtype and (read[code] == 1).all()
         assert read[f'{code} scalar'] == 1
     assert read['empty'].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    'meta, names',
+    [
+        (dict(classes=('cat', 'dog')), ['cat', 'dog']),
+        (dict(dataset_meta=dict(classes=['cat'])), ['cat']),
+        (dict(dataset_meta=dict(CLASSES=['cat'])), ['cat']),
+        (dict(CLASSES=('cat',), dataset_meta=None), ['cat']),
+        (dict(dataset_meta=dict(classes=None)), None),
+        (dict(classes='names.txt'), None),
+        (dict(epoch=3), None),
+        (torch.ones(2), None),
+        (None, None),
+    ],
+)
+def test_class_names(meta, names):
+    assert class_names(meta) == names
 
 
 def test_missing_file_is_named(tmp_path):

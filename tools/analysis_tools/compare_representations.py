@@ -10,7 +10,7 @@ are, over the test data (with ``--split val``, the validation data):
 - linear CKA between the student's and the teacher's features at the taps of
   an entry, averaged over positions (1: the same up to a rotation and a scale);
 - the expected calibration error (15 bins of equal width) and the accuracy of
-  the students and the teacher.
+  the students and the teacher (unless it has no head, or other classes).
 
 Nothing is trained, and memory does not grow with the data.
 """

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
 from mmdiffkd.utils import (
+    class_names,
     load_config,
     load_weights,
     plain_state_dict,
@@ -92,6 +93,8 @@ class FrozenTeacher(nn.Module):
         self.checkpoint = spec.checkpoint
         self.strict = spec.strict
         self.trusted = spec.trusted
+        #: The names of its classes, where the checkpoint tells them.
+        self.classes: list[str] | None = None
         self.inherit = spec.inherit
         self.fold_batch_norm = spec.fold_batch_norm
         self.channels_last = spec.channels_last
@@ -193,6 +196,7 @@ class FrozenTeacher(nn.Module):
             self.strict,
         )
         print_log(f'Teacher weights: {self.checkpoint}', 'current')
+        self.classes = class_names(checkpoint.get('meta'))
 
     @torch.no_grad()
     def _speed_up(self) -> None:

@@ -1,0 +1,236 @@
+"""The teacher's figures on the recipe's validation data, before training."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from mmengine.dist import all_gather_object, is_distributed
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdiffkd.models.distillers import Distiller, FrozenTeacher
+from mmdiffkd.utils import class_names
+from mmdiffkd.utils.randomness import isolated_randomness
+
+#: What models predict, by the base class that their package gives them.
+_TASKS = {
+    'BaseClassifier': 'classification',
+    'BaseDetector': 'detection',
+    'BaseRetriever': 'retrieval',
+    'BaseSegmentor': 'segmentation',
+    'BaseSelfSupervisor': 'self-supervised learning',
+}
+
+#: Where models keep their number of classes; the first one found counts. Of
+#: the heads of a cascade, the last one predicts.
+_CLASS_COUNTS = (
+    # Panoptic models: things and stuff.
+    'num_classes',
+    'head.num_classes',
+    'roi_head.bbox_head.num_classes',
+    'bbox_head.num_classes',
+    'decode_head.num_classes',
+    'mask_head.num_classes',
+    'rpn_head.num_classes',
+    # Models of timm and of Hugging Face in mmpretrain's wrappers.
+    'model.num_classes',
+    'model.config.num_labels',
+    # VGG and AlexNet keep the last layer of a classifier.
+    'backbone.num_classes',
+)
+
+
+def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
+    """Log how good the teacher is on the recipe's validation data.
+
+    Where the figures would mean nothing (see :func:`why_not_evaluated`), one
+    line of the log gives the reason. If the evaluation fails, one warning
+    names the error, and training goes on. If it fails on one of several
+    processes, it ends on all of them.
+
+    It draws no random number that training would draw.
+
+    Args:
+        runner (Runner): A runner whose config has ``val_dataloader`` and
+            ``val_evaluator``.
+        distiller (Distiller): Its model.
+
+    Raises:
+        RuntimeError: If after a failure a CUDA device cannot compute any
+            more.
+    """
+    teacher = distiller.teacher
+    meta = getattr(runner.val_dataloader.dataset, 'metainfo', None)
+    reason = why_not_evaluated(teacher, distiller.student, meta)
+    if reason is not None:
+        name = type(teacher.network).__name__
+        runner.logger.info(f'The teacher {name} is not evaluated: {reason}')
+        return
+    with isolated_randomness(), torch.no_grad():
+        metrics, error = _evaluate(teacher.network, runner)
+    if error is not None:
+        runner.logger.warning(
+            f'The evaluation of the teacher failed: {error}. Training goes '
+            "on without the teacher's figures."
+        )
+        return
+    numbers = {k: float(v) for k, v in metrics.items() if _is_number(v)}
+    figures = ', '.join(
+        f'{k}: {numbers[k]:.4f}' if k in numbers else f'{k}: {v}'
+        for k, v in metrics.items()
+    )
+    runner.logger.info(
+        'Teacher on the validation data: '
+        + (figures or 'the evaluator gives no figures')
+    )
+    runner.visualizer.add_scalars(
+        {f'teacher/{k}': v for k, v in numbers.items()}, step=0
+    )
+
+
+def why_not_evaluated(
+    teacher: FrozenTeacher,
+    student: nn.Module,
+    dataset_meta: object = None,
+) -> str | None:
+    """Why an evaluation of the teacher on the student's data means nothing.
+
+    Only what is certain counts. If a model does not tell its number of
+    classes, or checkpoint or data do not name theirs, they are taken to
+    agree.
+
+    Args:
+        teacher (FrozenTeacher): The teacher, with its weights.
+        student (nn.Module): The student.
+        dataset_meta (object, optional): ``metainfo`` of the data. Defaults
+            to None.
+
+    Returns:
+        str or None: The reason, in which "it" is the teacher; None if there
+        is none.
+    """
+    network = teacher.network
+    name = type(student).__name__
+    student_task, task = task_of(student), task_of(network)
+    student_count, count = count_classes(student), count_classes(network)
+    if (
+        not hasattr(network, 'val_step')
+        or getattr(network, 'head', network) is None
+        or count == 0
+    ):
+        return 'it has no head that predicts.'
+    if None not in (student_task, task) and student_task != task:
+        return (
+            f'it is a model for {task}, the student {name} is one for '
+            f'{student_task}.'
+        )
+    if None not in (student_count, count) and student_count != count:
+        return (
+            f'it has {count} classes, the student {name} has {student_count}.'
+        )
+    return _other_names(teacher.classes, class_names(dataset_meta))
+
+
+def task_of(network: nn.Module) -> str | None:
+    """What a model predicts; None if it derives from no package's base."""
+    names = (cls.__name__ for cls in type(network).__mro__)
+    return next((_TASKS[name] for name in names if name in _TASKS), None)
+
+
+def count_classes(network: nn.Module) -> int | None:
+    """The classes that a model predicts; None if it does not tell."""
+    for path in _CLASS_COUNTS:
+        found = network
+        for name in path.split('.'):
+            if isinstance(found, nn.ModuleList):
+                found = found[-1]
+            found = getattr(found, name, None)
+        if isinstance(found, int) and found >= 0:
+            return found
+    return None
+
+
+def _other_names(
+    theirs: list[str] | None, ours: list[str] | None
+) -> str | None:
+    """How the classes of a checkpoint differ from those of the data."""
+    if not theirs or not ours:
+        return None
+    if len(theirs) != len(ours):
+        return (
+            f'its checkpoint names {len(theirs)} classes, the validation '
+            f'data have {len(ours)}.'
+        )
+    for index, names in enumerate(zip(theirs, ours)):
+        if len({name.strip().casefold() for name in names}) > 1:
+            return (
+                f'its classes are others. Class {index} is {names[0]!r} in '
+                f'its checkpoint and {names[1]!r} in the validation data. A '
+                'loss over classes needs the same classes in the same order.'
+            )
+    return None
+
+
+def _is_number(value: object) -> bool:
+    """Whether a metric is one number, not a list of them or a text."""
+    return isinstance(value, int | float) or (
+        getattr(value, 'ndim', None) == 0
+    )
+
+
+def _evaluate(network: nn.Module, runner: Runner) -> tuple[dict, str | None]:
+    """The metrics, or the first error of a process, alike on all of them."""
+    errors: list[str] = []
+    metrics = {}
+    with _recorded(errors):
+        # A loader of our own: the runner's, once iterated, shifts its stream.
+        loader = Runner.build_dataloader(
+            runner.cfg.val_dataloader.copy(), seed=runner.seed
+        )
+        evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
+        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+        for batch in loader:
+            evaluator.process(
+                data_samples=network.val_step(batch), data_batch=batch
+            )
+    # The metrics gather: a process that failed would keep the others waiting.
+    error = _first_anywhere(errors)
+    if error is not None:
+        return metrics, error
+    for metric in evaluator.metrics:
+        # It runs on the main process, while the others wait for its result.
+        metric.compute_metrics = _recording(metric.compute_metrics, errors)
+    # What else fails here may fail on one process alone, in the middle of an
+    # exchange: then the run has to end.
+    with nullcontext() if is_distributed() else _recorded(errors):
+        metrics = evaluator.evaluate(len(loader.dataset))
+    return metrics, _first_anywhere(errors)
+
+
+@contextmanager
+def _recorded(errors: list[str]) -> Iterator[None]:
+    """Turn an exception into a line of ``errors``."""
+    try:
+        yield
+    except Exception as error:
+        if torch.cuda.is_initialized():
+            # Memory that ran out is free again; after other errors of the
+            # device nothing works, and this says so.
+            torch.cuda.synchronize()
+        parts = type(error).__name__, str(error)
+        errors.append(': '.join(filter(None, parts)))
+
+
+def _recording(compute: Callable, errors: list[str]) -> Callable:
+    def recording(results: list) -> dict:
+        with _recorded(errors):
+            return compute(results)
+        return {}
+
+    return recording
+
+
+def _first_anywhere(errors: list[str]) -> str | None:
+    """The first error of any process."""
+    gathered = [e for each in all_gather_object(errors) for e in each]
+    return gathered[0] if gathered else None
