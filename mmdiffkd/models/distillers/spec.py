@@ -32,6 +32,7 @@ from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 
 from ..part import DistillPart, with_base
+from .normalization import EXAMPLE
 
 _NAME = re.compile('[a-z][a-z0-9_]*')
 
@@ -435,6 +436,13 @@ class TeacherSpec(Spec):
         'Add teacher=dict(checkpoint=...), a file or an https URL; None for '
         'a random teacher, if that is what you want.',
     )
+    data_preprocessor: Any = _key(
+        'What normalises its images, dict(type=...), instead of the '
+        "`data_preprocessor` of its config. None: the config's; if it has "
+        "none, the student's.",
+        f'Write dict(type=...), for instance {EXAMPLE}.',
+        None,
+    )
     strict: bool = _key(
         'Refuse missing and unexpected keys of the checkpoint.',
         'Use True or False.',
@@ -476,3 +484,14 @@ class TeacherSpec(Spec):
         'Use True or False.',
         False,
     )
+
+    @field_validator('data_preprocessor')
+    @classmethod
+    def _is_dict(cls, given: object, info: ValidationInfo) -> object:
+        if given is not None and not isinstance(given, Mapping):
+            cure = cls.model_fields['data_preprocessor'].json_schema_extra
+            key = info.context['key']
+            raise ValueError(
+                f'`{key}.data_preprocessor` is {given!r}. {cure["cure"]}'
+            )
+        return given

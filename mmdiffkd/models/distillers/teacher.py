@@ -1,5 +1,7 @@
 """The teacher, frozen and kept out of everything that is trained or saved."""
 
+import copy
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,6 +23,16 @@ from mmdiffkd.utils import (
 
 from .folding import fold_batch_norms
 from .inheritance import Match, inherit, match_tensors
+from .normalization import (
+    EXAMPLE,
+    Conversion,
+    Normalization,
+    build_preprocessor,
+    check_channels,
+    describe,
+    image_channels,
+    match_preprocessors,
+)
 from .probe import dry_run, forward_to_taps
 from .rois import box_head_of, whole_images
 from .spec import TeacherSpec
@@ -109,6 +121,16 @@ class FrozenTeacher(nn.Module):
                 'Give dict(model=..., default_scope=...) or a file.'
             )
         network = revert_sync_batchnorm(build_from_config(config))
+        self._preprocessor_is_given = spec.data_preprocessor is not None
+        if self._preprocessor_is_given:
+            network.data_preprocessor = build_preprocessor(
+                spec.data_preprocessor, network, config
+            )
+        self._preprocessor_is_missing = not (
+            self._preprocessor_is_given
+            or config.model.get('data_preprocessor')
+            or config.get('data_preprocessor')
+        )
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
@@ -118,7 +140,7 @@ class FrozenTeacher(nn.Module):
         self._initial_values: dict[str, dict[str, Tensor]] = {}
         self._input_size: tuple[int, int] | None = None
         self._folded = False
-        self._renormalize: tuple[Tensor, Tensor] | None = None
+        self._conversion: Conversion | None = None
 
     def attach(
         self, taps: list[str], input_size: tuple[int, int]
@@ -132,15 +154,17 @@ class FrozenTeacher(nn.Module):
         return shapes
 
     def match_student(self, student: nn.Module) -> None:
-        """See what the student can inherit, before anything is loaded.
+        """Compare image channels, and see what the student can inherit.
 
         Args:
             student (nn.Module): The student.
 
         Raises:
-            ValueError: If ``inherit`` names what one of the two lacks, or
+            ValueError: If the images of the two have another number of
+                channels, or ``inherit`` names what one of the two lacks, or
                 nothing that fits.
         """
+        check_channels(image_channels(student), image_channels(self.network))
         self._matches = match_tensors(self.inherit, student, self.network)
 
     def initialize_student(self, student: nn.Module) -> None:
@@ -189,9 +213,16 @@ class FrozenTeacher(nn.Module):
             )
             return
         checkpoint = read_checkpoint(self.checkpoint, trusted=self.trusted)
+        weights = plain_state_dict(checkpoint)
+        if self._preprocessor_is_given:
+            # What it may hold belongs to no checkpoint of the teacher.
+            prefix = 'data_preprocessor.'
+            weights = {
+                k: v for k, v in weights.items() if not k.startswith(prefix)
+            } | self.network.data_preprocessor.state_dict(prefix=prefix)
         load_weights(
             self.network,
-            plain_state_dict(checkpoint),
+            weights,
             str(self.checkpoint),
             self.strict,
         )
@@ -269,42 +300,39 @@ class FrozenTeacher(nn.Module):
             )
         return moved
 
-    def match_input(self, student_preprocessor: nn.Module) -> None:
+    def match_input(self, student_preprocessor: nn.Module | None) -> None:
         """Prepare for input normalised by the student's preprocessor.
 
+        A teacher whose config has no ``data_preprocessor`` takes a copy of
+        the student's. Where the teacher's own differs in mean, standard
+        deviation or channel order, its input is converted. The log says what
+        normalises the images of both.
+
         Args:
-            student_preprocessor (nn.Module): What normalises the images of
-                a training step. Where the teacher's own differs in mean,
-                standard deviation or channel order, its input is converted.
+            student_preprocessor (nn.Module, optional): What normalises the
+                images of a training step.
 
         Raises:
             ValueError: If the two cannot be converted into each other.
         """
         own = getattr(self.network, 'data_preprocessor', None)
-        student, teacher = map(_normalization, (student_preprocessor, own))
-        if student == teacher or teacher is None or student is None:
-            return
-        s_mean, s_std, s_rgb = student
-        t_mean, t_std, t_rgb = teacher
-        flip = s_rgb != t_rgb
-        if flip and len(s_mean) != 3:
-            raise ValueError(
-                'student and teacher read colour channels in opposite order '
-                f'(bgr_to_rgb {s_rgb} and {t_rgb}) and have '
-                f'{len(s_mean)} channels. Use one channel order for both.'
+        found = Normalization.of(own)
+        missing = self._preprocessor_is_missing and found and found.raw
+        if missing and student_preprocessor is not None:
+            copied = copy.deepcopy(student_preprocessor)
+            copied.requires_grad_(False)
+            self.network.data_preprocessor = copied.eval()
+            self._preprocessor_is_given = True
+            own = student_preprocessor
+            print_log(
+                "The teacher's config has no `data_preprocessor`. The teacher "
+                f"takes the student's: {describe(own)}. If it was trained "
+                'with another, set `teacher.data_preprocessor`, for instance '
+                f'{EXAMPLE}.',
+                'current',
+                logging.WARNING,
             )
-        order = [2, 1, 0] if flip else list(range(len(s_mean)))
-        s_mean = torch.tensor(s_mean)[order].view(-1, 1, 1)
-        s_std = torch.tensor(s_std)[order].view(-1, 1, 1)
-        t_mean = torch.tensor(t_mean).view(-1, 1, 1)
-        t_std = torch.tensor(t_std).view(-1, 1, 1)
-        self._flip = flip
-        self._renormalize = s_std / t_std, (s_mean - t_mean) / t_std
-        print_log(
-            'Teacher and student normalise images differently; the '
-            "teacher's input is converted.",
-            'current',
-        )
+        self._conversion = match_preprocessors(student_preprocessor, own)
 
     @torch.no_grad()
     def forward(
@@ -328,11 +356,8 @@ class FrozenTeacher(nn.Module):
         """
         if next(self.network.parameters()).device != inputs.device:
             self.to(inputs.device)
-        if self._renormalize is not None:
-            scale, shift = self._renormalize
-            if self._flip:
-                inputs = inputs.flip(1)
-            inputs = inputs * scale + shift
+        if self._conversion is not None:
+            inputs = self._conversion(inputs)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._precision(inputs.device):
@@ -380,8 +405,9 @@ class FrozenTeacher(nn.Module):
         device = next(self.network.parameters()).device
         if hasattr(self.network, '_set_device'):
             self.network._set_device(device)
-        if self._renormalize is not None:
-            self._renormalize = tuple(fn(t) for t in self._renormalize)
+        if self._conversion is not None:
+            scale, shift, *rest = self._conversion
+            self._conversion = Conversion(fn(scale), fn(shift), *rest)
         # Tables that some networks keep beside their parameters follow.
         self.network.eval()
         return self
@@ -392,19 +418,3 @@ class FrozenTeacher(nn.Module):
     def extra_repr(self) -> str:
         """The network's name and its checkpoint."""
         return f'{type(self.network).__name__}, {self.checkpoint}'
-
-
-def _normalization(
-    preprocessor: nn.Module | None,
-) -> tuple[list[float], list[float], bool] | None:
-    """Mean, standard deviation (per channel) and whether RGB comes out."""
-    if preprocessor is None:
-        return None
-    rgb = any(
-        getattr(preprocessor, name, False)
-        for name in ('to_rgb', '_channel_conversion', 'channel_conversion')
-    )
-    if not getattr(preprocessor, '_enable_normalize', False):
-        return [0.0] * 3, [1.0] * 3, rgb
-    mean = preprocessor.mean.flatten().tolist()
-    return mean, preprocessor.std.flatten().tolist(), rgb

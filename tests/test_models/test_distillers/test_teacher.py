@@ -1,5 +1,6 @@
 import copy
 import functools
+import logging
 import re
 from collections import OrderedDict
 
@@ -8,6 +9,10 @@ import tiny_recipes
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import DefaultScope
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.structures import DataSample
 
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.utils import load_config
@@ -166,13 +171,325 @@ def test_input_is_renormalised(to_rgb):
 def test_equal_preprocessors_leave_the_input_alone(teacher):
     student = frozen().network
     teacher.match_input(student.data_preprocessor)
-    assert teacher._renormalize is None
+    assert teacher._conversion is None
 
 
 def test_preprocessor_without_normalisation_is_understood(teacher):
     teacher.match_input(BaseDataPreprocessor())
-    assert teacher._renormalize is not None
+    assert teacher._conversion is not None
     assert isinstance(teacher.network, BaseModel)
+
+
+# What normalises the teacher's images
+
+
+def without_preprocessor(base=6, **changes):
+    """The tiny classifier as one writes it down: dict(model=...)."""
+    model = tiny_recipes.classifier(base, **changes)
+    del model['data_preprocessor']
+    return model
+
+
+def with_preprocessor(preprocessor, **changes):
+    return without_preprocessor(**changes) | dict(
+        data_preprocessor=preprocessor
+    )
+
+
+STUDENT = tiny_recipes.classifier()['data_preprocessor']
+MEAN = torch.tensor([10.0, 20.0, 30.0])
+OTHER = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 5.0])
+NUMBERS = 'mean [120, 118, 110], std [60, 58, 57], red and blue swapped'
+RAW = 'no normalisation (raw values, usually 0 to 255), channels as loaded'
+
+
+def preprocessor(model):
+    return model.network.data_preprocessor
+
+
+def raw_batch(size=16):
+    images = torch.randint(0, 256, (4, 3, size, size)).byte()
+    labels = [DataSample().set_gt_label(i % 2) for i in range(4)]
+    return dict(inputs=list(images), data_samples=labels)
+
+
+def step(ready, **teacher):
+    """A distiller, and the losses of a step."""
+    torch.manual_seed(0)
+    distiller = ready(
+        tiny_recipes.distiller(
+            teacher=tiny_recipes.teacher(**teacher),
+            distill=dict(
+                feature=tiny_recipes.feature_entry(),
+                logits=tiny_recipes.logits_entry(),
+            ),
+        )
+    )
+    torch.manual_seed(1)
+    data = distiller.data_preprocessor(raw_batch(), True)
+    return distiller, distiller.loss(**data)
+
+
+@pytest.mark.exact
+def test_a_teacher_without_preprocessor_takes_the_students(ready, checkpoint):
+    given = dict(checkpoint=checkpoint)
+    _, expected = step(ready, **given)
+    distiller, losses = step(ready, model=without_preprocessor(), **given)
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[k], expected[k]) for k in losses)
+    assert distiller.teacher._conversion is None
+    taken = preprocessor(distiller.teacher)
+    assert taken is not distiller.student.data_preprocessor
+    # Raw values are another thing, by far.
+    raw = dict(type='ClsDataPreprocessor')
+    _, wrong = step(ready, model=with_preprocessor(raw), **given)
+    key = 'distill.feature.loss_autoencoder'
+    assert wrong[key] > 10 * losses[key]
+
+
+def test_a_teacher_that_took_a_preprocessor_is_evaluated(checkpoint):
+    given = dict(checkpoint=checkpoint)
+    scores = []
+    for model in (tiny_recipes.classifier(6), without_preprocessor()):
+        teacher = build_teacher(**tiny_recipes.teacher(model=model, **given))
+        teacher.match_input(frozen().network.data_preprocessor)
+        teacher.double().float()
+        torch.manual_seed(1)
+        samples = teacher.network.val_step(raw_batch())
+        scores.append(torch.stack([s.pred_score for s in samples]))
+    assert torch.equal(*scores)
+
+
+def test_what_is_taken_is_said(log):
+    teacher = frozen(model=without_preprocessor())
+    teacher.match_input(frozen().network.train().data_preprocessor)
+    assert not any(m.training for m in teacher.network.modules())
+    (warning,) = [r for r in log.records if r.levelno >= logging.WARNING]
+    for part in (NUMBERS, '`teacher.data_preprocessor`', "dict(type='Img"):
+        assert part in warning.getMessage()
+    assert f'Images: the student takes {NUMBERS}; the teacher the' in log.text
+
+
+@pytest.mark.parametrize(
+    'own, words',
+    [
+        (
+            STUDENT,
+            f'Images: the student takes {NUMBERS}; the teacher the same\n',
+        ),
+        (
+            dict(type='ClsDataPreprocessor', **OTHER),
+            'the teacher mean [10, 20, 30], std [2, 4, 5], channels as loaded'
+            "; the teacher's input is converted",
+        ),
+        # As YOLOX says it.
+        (
+            dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32),
+            f"the teacher {RAW}; the teacher's input is converted",
+        ),
+    ],
+)
+def test_both_are_always_said(own, words, log):
+    teacher = frozen(model=with_preprocessor(own))
+    teacher.match_input(frozen().network.data_preprocessor)
+    assert words in log.text
+    assert log.text.count('Images: ') == 1
+    assert 'WARNING' not in log.text
+
+
+def test_the_key_takes_the_place_of_the_config(log, build):
+    given = dict(type='ClsDataPreprocessor', **OTHER)
+    for model in (without_preprocessor(), tiny_recipes.classifier(6)):
+        teacher = frozen(model=model, data_preprocessor=given)
+        teacher.match_input(frozen().network.data_preprocessor)
+        expected = build(with_preprocessor(given)).data_preprocessor
+        found, expected = (
+            each(raw, False)['inputs']
+            for each, raw in (
+                (preprocessor(teacher), raw_batch()),
+                (expected, raw_batch()),
+            )
+        )
+        assert found.shape == expected.shape
+        assert torch.equal(preprocessor(teacher).mean.flatten(), MEAN)
+    assert log.text.count('mean [10, 20, 30], std [2, 4, 5]') == 2
+    assert 'WARNING' not in log.text
+
+
+@pytest.mark.parametrize(
+    'given, words',
+    [(OTHER, 'the teacher mean [10, 20, 30]'), ({}, f'the teacher {RAW}')],
+)
+def test_the_top_level_of_a_config_counts(given, words, log):
+    settings = tiny_recipes.teacher(model=without_preprocessor())
+    # As in the recipes of mmpretrain, without a type.
+    settings['config']['data_preprocessor'] = dict(given, num_classes=2)
+    teacher = FrozenTeacher(**settings)
+    teacher.match_input(frozen().network.data_preprocessor)
+    assert words in log.text
+    assert 'WARNING' not in log.text
+
+
+@MMENGINE_MODELS.register_module()
+class NormalizesByItself(BaseModel):
+    """A model whose class, not whose config, says how."""
+
+    def __init__(self):
+        super().__init__(dict(type='ImgDataPreprocessor', **OTHER))
+        self.backbone = torch.nn.Conv2d(3, 4, 1)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.backbone(inputs)
+
+
+def test_a_class_that_normalises_by_itself_counts(log):
+    teacher = frozen(model=dict(type='NormalizesByItself'))
+    teacher.match_input(frozen().network.data_preprocessor)
+    assert 'the teacher mean [10, 20, 30]' in log.text
+    assert 'WARNING' not in log.text
+
+
+@pytest.mark.parametrize('type_', [{}, dict(type='ClsDataPreprocessor')])
+@pytest.mark.parametrize('at', ['model', 'top level'])
+def test_the_key_is_built_in_the_scope_of_the_teacher(at, type_):
+    """Whatever the scope of the run. mmpretrain's recipes give no type."""
+    config = dict(model=without_preprocessor())
+    if at == 'top level':
+        config['default_scope'] = config['model'].pop('_scope_')
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        teacher = FrozenTeacher(
+            config=config, checkpoint=None, data_preprocessor=type_ | OTHER
+        )
+    assert type(preprocessor(teacher)) is ClsDataPreprocessor
+
+
+@pytest.mark.parametrize(
+    'value, reason',
+    [
+        ('ImgDataPreprocessor', ''),
+        ([1.0], ''),
+        (True, ''),
+        (dict(type='NoSuchPreprocessor'), 'no data preprocessor can be'),
+        (dict(type='ClsDataPreprocessor', mean=[1.0]), 'both `mean` and `std'),
+        (dict(type='ClsDataPreprocessor', means=[1.0]), "'means'"),
+        (dict(type='ReLU'), 'ReLU is none'),
+    ],
+)
+def test_a_wrong_preprocessor_is_an_error(value, reason):
+    with pytest.raises(ValueError) as error:
+        frozen(data_preprocessor=value)
+    for part in (
+        f'`teacher.data_preprocessor` is {value!r}',
+        reason,
+        "Write dict(type=...), for instance dict(type='ImgDataPreprocessor'",
+    ):
+        assert part in str(error.value)
+
+
+@MMENGINE_MODELS.register_module()
+class SquareRoots(BaseDataPreprocessor):
+    """What it does cannot be read from it; it keeps a state, too."""
+
+    def __init__(self, power=0.5, batch_augments=None):
+        super().__init__()
+        self.register_buffer('power', torch.tensor(power))
+
+    def forward(self, data, training=False):
+        inputs = torch.stack(data['inputs']).float() ** self.power
+        return dict(data, inputs=inputs)
+
+
+ROOTS = dict(type='SquareRoots')
+
+
+def test_what_is_not_known_is_not_guessed_in_silence(log):
+    student = frozen(model=with_preprocessor(ROOTS)).network
+    for role, teacher, seen in (
+        ('teacher', frozen(model=with_preprocessor(ROOTS)), frozen().network),
+        ('student', frozen(), student),
+    ):
+        log.clear()
+        teacher.match_input(seen.data_preprocessor)
+        assert teacher._conversion is None
+        assert 'SquareRoots (not known)' in log.text
+        (warning,) = [r for r in log.records if r.levelno >= logging.WARNING]
+        assert f'`{role}.data_preprocessor`' in warning.getMessage()
+        assert "the student's images as they are" in warning.getMessage()
+
+
+def test_an_unknown_one_can_be_taken(log):
+    student = frozen(model=with_preprocessor(ROOTS)).network
+    teacher = frozen(model=without_preprocessor())
+    teacher.match_input(student.data_preprocessor)
+    found = preprocessor(teacher)(raw_batch())['inputs']
+    assert 0 < found.max() <= 16
+    assert 'It is not known' not in log.text
+    assert "takes the student's: SquareRoots (not known)" in log.text
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(model=without_preprocessor()),
+        dict(data_preprocessor=ROOTS),
+    ],
+)
+def test_no_checkpoint_has_a_say_in_it(changes, tmp_path):
+    """It neither lacks what was taken or given, nor overwrites it."""
+    student = frozen(model=with_preprocessor(dict(ROOTS, power=0.25))).network
+    state = frozen().network.state_dict()
+    old = {
+        f'data_preprocessor.{name}': torch.tensor(7.0)
+        for name in ('power', 'mean')
+    }
+    for extra in ({}, old):
+        path = saved(tmp_path, state | extra)
+        teacher = frozen(checkpoint=path, **changes)
+        teacher.match_input(student.data_preprocessor)
+        teacher.init_weights()
+        assert preprocessor(teacher).power in (0.25, 0.5)
+
+
+GREY = dict(type='ClsDataPreprocessor', mean=[127.0], std=[60.0])
+
+
+@pytest.mark.parametrize(
+    'student, teacher, words',
+    [
+        (with_preprocessor(GREY, in_channels=1), None, (3, 1)),
+        (None, with_preprocessor(GREY, in_channels=1), (1, 3)),
+        (None, without_preprocessor(in_channels=1), (1, 3)),
+        (
+            with_preprocessor(GREY, in_channels=1),
+            without_preprocessor(),
+            (3, 1),
+        ),
+    ],
+)
+def test_other_channels_of_images_are_an_error(student, teacher, words, build):
+    config = tiny_recipes.distiller(
+        student=student, teacher=tiny_recipes.teacher(model=teacher)
+    )
+    has, wants = words
+    with pytest.raises(
+        ValueError,
+        match=f"`teacher`: its images have {has} channels, the student's "
+        f'{wants}. .* Choose',
+    ):
+        build(config)
+
+
+def test_the_student_may_be_normalised_at_the_top_level(build, log):
+    student = without_preprocessor(4)
+    config = tiny_recipes.distiller(
+        student=student,
+        data_preprocessor=dict(STUDENT),
+        teacher=tiny_recipes.teacher(model=without_preprocessor()),
+    )
+    distiller = build(config)
+    found = preprocessor(distiller.teacher)
+    assert torch.equal(found.mean, distiller.student.data_preprocessor.mean)
+    assert NUMBERS in log.text
 
 
 def test_tables_worked_out_from_weights_are_fresh(teacher, tmp_path):
