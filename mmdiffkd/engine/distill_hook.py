@@ -266,10 +266,42 @@ def _allocate(runner: Runner) -> None:
             'samples have the same indices, so that a memory bank would mix '
             'them up. Use one data set.'
         )
-    labels = None
-    if hasattr(inner, 'get_gt_labels'):
-        labels = torch.as_tensor(np.asarray(inner.get_gt_labels()))
+    try:
+        labels = _classes_of(inner)
+    except (KeyError, ValueError) as error:
+        for name, entry in distiller.distill.items():
+            for part in entry.parts:
+                if part.overrides('allocate') and 'gt_labels' in part.asks_for:
+                    raise ValueError(
+                        f'`distill.{name}`: {type(part).__name__} asks for '
+                        'the classes of the whole training set, but '
+                        '`train_dataloader.dataset`, a '
+                        f'{type(inner).__name__}, has no get_gt_labels() '
+                        'that gives one class an image. Use a data set of '
+                        'mmpretrain with one label an image, or another '
+                        'loss or neck.'
+                    ) from error
+        labels = None
     distiller.allocate(len(inner), labels)
+
+
+def _classes_of(dataset: torch.utils.data.Dataset) -> Tensor:
+    """The class of each sample, integers (N,).
+
+    Raises:
+        KeyError: If a sample has no label.
+        ValueError: If the data set does not tell labels, or a sample has
+            another number of labels than one.
+    """
+    if not hasattr(dataset, 'get_gt_labels'):
+        raise ValueError('no get_gt_labels()')
+    # Lists of different lengths are a ValueError of NumPy.
+    labels = np.asarray(dataset.get_gt_labels())
+    if labels.ndim != 1 or labels.dtype.kind not in 'iu':
+        raise ValueError(
+            f'labels of shape {labels.shape} and type {labels.dtype}'
+        )
+    return torch.as_tensor(labels)
 
 
 def _prepare(runner: Runner) -> None:

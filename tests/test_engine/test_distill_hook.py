@@ -8,7 +8,7 @@ import tiny_recipes
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import DATASETS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.datasets.transforms import PackInputs
 from tiny_recipes import feature_entry, make_runner, train
 from torch import nn
@@ -317,6 +317,63 @@ def test_evaluation_after_training_keeps_the_banks(tmp_path):
     runner.val()
     after = runner.model.distill.pooled.losses[0].student_bank
     assert torch.equal(after, trained)
+
+
+def several_labels(root, labels):
+    """A data set of images with lists of labels."""
+    images = sorted((root / 'data/train').glob('*/*'))[: len(labels)]
+    described = [
+        dict(img_path=str(image), gt_label=label)
+        for image, label in zip(images, labels)
+    ]
+    file = root / 'labels.json'
+    metainfo = dict(classes=['a', 'b', 'c'])
+    file.write_text(json.dumps(dict(metainfo=metainfo, data_list=described)))
+    return dict(type='MultiLabelDataset', data_root='', ann_file=str(file))
+
+
+@pytest.mark.parametrize(
+    'labels',
+    [
+        [[0, 1], [2], [0, 2], [1]],
+        [[0, 1], [1, 2], [0, 2], [0, 1]],
+        [[0, 1], [], [0, 2], [1]],
+    ],
+)
+def test_memory_banks_need_one_class_an_image(tmp_path, labels):
+    config = recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    plain = config.train_dataloader.dataset
+    dataset = several_labels(tmp_path, labels)
+    config.train_dataloader.dataset = {**dataset, 'pipeline': plain.pipeline}
+    message = (
+        r'`distill.pooled`: CRDLoss asks for the classes .* MultiLabelDataset'
+        r', has no get_gt_labels\(\) that gives one class an image'
+    )
+    with pytest.raises(ValueError, match=message):
+        train(config)
+    # What needs only the length goes on.
+    config.model.distill = dict(feature=mean_entry())
+    runner = make_runner(config)
+    distill_hook._allocate(runner)
+    loss = runner.model.distill.feature.losses[0]
+    assert (loss.length, loss.labels) == (4, None)
+
+
+@pytest.mark.parametrize('kind', ['CustomDataset', 'plain'])
+def test_memory_banks_need_labels(tmp_path, kind):
+    config = recipe(tmp_path, distill=dict(pooled=bank_entry()))
+    if kind == 'CustomDataset':
+        config.train_dataloader.dataset.with_label = False
+    else:
+        config.train_dataloader.dataset = dict(type='Unlabelled')
+    with pytest.raises(ValueError, match='Use a data set of mmpretrain with'):
+        train(config)
+
+
+@DATASETS.register_module()
+class Unlabelled(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
 
 
 def test_joined_data_sets_have_no_memory_bank(tmp_path):

@@ -117,11 +117,19 @@ def _roi_labels(sampled: Sampled) -> Tensor:
 
 
 def _gt_labels(data_samples: list) -> Tensor:
+    if not all(map(_has_one_class, data_samples)):
+        raise ValueError(
+            'a loss or neck asks for `gt_labels`, one class an image, but an '
+            'image has no label, several labels, or one for each task. Use a '
+            "loss or neck without labels, for instance dict(type='"
+            "BinaryKLDivergence') on the logits."
+        )
     if any('gt_score' in sample for sample in data_samples):
         raise ValueError(
             'a loss or neck asks for `gt_labels`, but the labels are mixed '
-            '(Mixup, CutMix) or soft. Remove `train_cfg.augments`, or use a '
-            'method that needs no labels.'
+            '(Mixup, CutMix) or soft. Remove `train_cfg.augments` and '
+            '`data_preprocessor.to_onehot`, or use a method that needs no '
+            'labels.'
         )
     if not all('gt_label' in sample for sample in data_samples):
         raise ValueError(
@@ -130,6 +138,20 @@ def _gt_labels(data_samples: list) -> Tensor:
             'option of it.'
         )
     return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def _has_one_class(sample: object) -> bool:
+    """Whether a sample's label is one class; true where it has none."""
+    if 'gt_label' not in sample:
+        # The samples of several tasks list them.
+        return not hasattr(sample, 'tasks')
+    label = sample.gt_label
+    # By shape and type: reading a value would wait for the device.
+    return (
+        isinstance(label, Tensor)
+        and label.shape == (1,)
+        and not label.is_floating_point()
+    )
 
 
 def _sample_idx(data_samples: list, device: torch.device) -> Tensor:

@@ -3,7 +3,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
-from mmpretrain.structures import DataSample
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import nn
 
 from mmdiffkd.models.distillers.context import (
@@ -55,6 +56,53 @@ def test_boxes_of_either_kind_and_shapes():
     assert all(type(b) is torch.Tensor for b in boxes)
     assert ask('img_shape', detected()) == [(30, 40)] * 2
     assert ask('batch_input_shape', detected()) == (32, 48)
+
+
+def labelled(*labels):
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+def of_two_tasks():
+    sample = MultiTaskDataSample()
+    sample.set_field(DataSample().set_gt_label(1), 'kind')
+    return sample
+
+
+def of_a_task_called_gt_label():
+    sample = MultiTaskDataSample()
+    sample.set_field(DataSample().set_gt_label(1), 'gt_label')
+    return sample
+
+
+@pytest.mark.parametrize(
+    'samples',
+    [
+        # Three labels of two images, then two of two.
+        labelled([0, 2], [1]),
+        labelled([0, 2], []),
+        labelled([1], []),
+        # One-hot, and numbers that are no classes.
+        labelled([0, 1, 0], [1, 0, 0]),
+        labelled(torch.tensor([0.3]), torch.tensor([1.0])),
+        [of_two_tasks(), of_two_tasks()],
+        [of_a_task_called_gt_label()],
+    ],
+)
+def test_other_than_one_class_an_image_is_refused(samples):
+    with pytest.raises(ValueError, match='no label, several labels, or one'):
+        ask('gt_labels', samples)
+
+
+def test_several_labels_are_said_before_one_hot_scores():
+    preprocessor = ClsDataPreprocessor(num_classes=3, to_onehot=True)
+    data = dict(inputs=[torch.zeros(3, 4, 4)] * 2)
+    for labels, message in (
+        (([0, 2], [1]), 'several labels'),
+        ((0, 1), '`data_preprocessor.to_onehot`'),
+    ):
+        batch = preprocessor({**data, 'data_samples': labelled(*labels)})
+        with pytest.raises(ValueError, match=message):
+            ask('gt_labels', batch['data_samples'])
 
 
 def test_mixed_labels_are_refused():

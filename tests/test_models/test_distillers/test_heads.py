@@ -1,0 +1,699 @@
+from functools import cache
+
+import pytest
+import tiny_detectors
+import tiny_recipes
+import tiny_segmenters
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.models import LinearClsHead, MultiLabelLinearClsHead
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from torch import nn
+
+from mmdiffkd.models.distillers.heads import (
+    Head,
+    check_labels,
+    check_logits,
+    head_of,
+    multi_label_head,
+)
+from mmdiffkd.models.distillers.probe import dry_run
+from mmdiffkd.models.distillers.taps import Taps
+from mmdiffkd.models.losses.binary_kl_divergence import BinaryKLDivergence
+from mmdiffkd.models.losses.crd import CRDLoss
+from mmdiffkd.models.losses.dist import DISTLoss
+from mmdiffkd.models.losses.dkd import DKDLoss
+from mmdiffkd.models.losses.kl_divergence import KLDivergence
+from mmdiffkd.models.losses.ld import LDLoss
+from mmdiffkd.models.losses.lsh import LSHLoss
+from mmdiffkd.models.losses.mse import MSELoss
+from mmdiffkd.models.necks.dskd import DSKDNeck
+from mmdiffkd.utils import load_config
+
+
+def found_at(network, tap):
+    """What each level of a tap is, from the tensors that it yields."""
+    taps = Taps(network, [tap], 'student')
+    shapes, _ = dry_run(network, taps, (64, 64), training=True)
+    heads = [head_of(network, tap, shape[1]) for shape in shapes[tap]]
+    return [head and str(head) for head in heads]
+
+
+# mmpretrain
+
+
+def classifier(head):
+    config = tiny_recipes.classifier()
+    config['head'] = head
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(config)
+
+
+def head(kind, **changes):
+    return dict(type=kind, num_classes=5, in_channels=16, **changes)
+
+
+SOFTMAX = 'LinearClsHead: a softmax over 5 classes'
+SIGMOID = (
+    'MultiLabelLinearClsHead: a sigmoid for each channel, several labels an '
+    'image'
+)
+SMOOTHED = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+LOSSES = [
+    (dict(type='CrossEntropyLoss'), 'softmax'),
+    (dict(type='CrossEntropyLoss', use_soft=True), 'softmax'),
+    (dict(type='CrossEntropyLoss', use_sigmoid=True), 'sigmoid'),
+    (SMOOTHED, 'softmax'),
+    ({**SMOOTHED, 'mode': 'multi_label', 'use_sigmoid': True}, 'sigmoid'),
+    (dict(type='AsymmetricLoss'), 'sigmoid'),
+    (dict(type='AsymmetricLoss', use_sigmoid=False), 'softmax'),
+    (dict(type='FocalLoss'), 'sigmoid'),
+    (dict(type='SeesawLoss', num_classes=5), 'softmax'),
+    (nn.CrossEntropyLoss(), 'softmax'),
+    (nn.BCEWithLogitsLoss(), 'sigmoid'),
+    (dict(type='RegressionLoss', loss_type='L1Loss'), None),
+]
+
+
+@pytest.mark.parametrize('trained_by, activation', LOSSES)
+def test_the_loss_says_how_a_classifier_is_trained(trained_by, activation):
+    # mmpretrain predicts by a softmax from the one and by a sigmoid from the
+    # other. Where it trains by another, either may be meant.
+    for kind, predicted, expected in (
+        ('LinearClsHead', 'softmax', SOFTMAX),
+        ('MultiLabelLinearClsHead', 'sigmoid', SIGMOID),
+    ):
+        network = classifier(head(kind, loss=trained_by))
+        expected = expected if activation == predicted else None
+        for tap in ('head', 'head.fc'):
+            assert found_at(network, tap) == [expected]
+        several = multi_label_head(network)
+        assert (several is not None) == (expected == SIGMOID)
+
+
+def test_features_are_no_logits():
+    network = classifier(head('LinearClsHead'))
+    for tap in (
+        'neck[-1]',
+        'backbone[-1]',
+        'backbone.layer3',
+        'head.fc@input',
+    ):
+        assert found_at(network, tap) == [None]
+
+
+VIT = 'VisionTransformerClsHead'
+STACKED = head('StackedLinearClsHead', mid_channels=[5, 8])
+
+
+@pytest.mark.parametrize(
+    'config, logits, features',
+    [
+        (STACKED, ['head', 'head.layers.2'], ['head.layers.0']),
+        (head(VIT), ['head', 'head.layers.head'], []),
+        (
+            head(VIT, hidden_dim=5),
+            ['head', 'head.layers.head'],
+            ['head.layers.pre_logits', 'head.layers.act'],
+        ),
+        (head('VigClsHead', hidden_dim=7), ['head', 'head.fc2'], ['head.fc1']),
+        (
+            head('EfficientFormerClsHead', distillation=False),
+            ['head', 'head.head'],
+            [],
+        ),
+    ],
+)
+def test_classifiers_of_several_layers(config, logits, features):
+    network = classifier(config)
+    expected = f'{config["type"]}: a softmax over 5 classes'
+    for tap in logits:
+        assert found_at(network, tap) == [expected]
+    for tap in features:
+        assert found_at(network, tap) == [None]
+
+
+def test_regression_gives_no_logits():
+    network = classifier(head('LinearRegressionHead'))
+    assert head_of(network, 'head', 5).kind == 'other'
+    assert head_of(network, 'head.fc', 5).activation is None
+
+
+def test_parts_of_a_sum_of_heads_are_no_logits():
+    config = tiny_recipes.classifier()
+    del config['neck']
+    config['head'] = head('CSRAClsHead', num_heads=2, lam=0.1)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(config)
+    (found,) = found_at(network, 'head')
+    assert found.endswith(
+        'a sigmoid for each channel, several labels an image'
+    )
+    assert found_at(network, 'head.csra_heads.0') == [None]
+    assert found_at(network, 'head.csra_heads.0.head') == [None]
+
+
+def test_each_task_has_its_own_head():
+    tasks = dict(
+        kind=head('LinearClsHead'),
+        parts=dict(type='MultiLabelLinearClsHead', num_classes=3),
+    )
+    config = dict(type='MultiTaskHead', task_heads=tasks, in_channels=16)
+    del tasks['kind']['in_channels']
+    network = classifier(config)
+    assert found_at(network, 'head.task_heads.kind.fc') == [SOFTMAX]
+    (parts,) = found_at(network, 'head.task_heads.parts')
+    assert 'a sigmoid for each channel, several labels an image' in parts
+    assert found_at(network, 'head') == [None, None]
+    assert multi_label_head(network).name == 'MultiTaskHead'
+
+
+@MMPRETRAIN.register_module()
+class OwnLossHead(LinearClsHead):
+    """Trains what its layer returns in a way that nobody can know."""
+
+    def loss(self, feats, data_samples, **kwargs):
+        return dict(loss=self(feats).square().mean())
+
+
+@MMPRETRAIN.register_module()
+class OwnOutputHead(MultiLabelLinearClsHead):
+    def forward(self, feats):
+        return super().forward(feats).softmax(1)
+
+
+@pytest.mark.parametrize('kind', ['OwnLossHead', 'OwnOutputHead'])
+def test_nothing_is_said_of_a_head_with_a_forward_or_loss_of_its_own(kind):
+    network = classifier(head(kind))
+    assert found_at(network, 'head.fc') == found_at(network, 'head') == [None]
+
+
+@pytest.mark.parametrize(
+    'name, taps, feature',
+    [
+        ('resnet18', ['model', 'model.fc'], 'model.global_pool'),
+        (
+            'convnext_atto',
+            ['model', 'model.head', 'model.head.fc'],
+            'model.head.norm',
+        ),
+        ('vit_tiny_patch16_224', ['model', 'model.head'], 'model.fc_norm'),
+    ],
+)
+def test_classifiers_of_timm(name, taps, feature):
+    pytest.importorskip('timm')
+    config = dict(type='TimmClassifier', model_name=name, num_classes=7)
+    with torch.device('meta'):
+        network = MMPRETRAIN.build(config)
+    for tap in taps:
+        found = head_of(network, tap, 7)
+        assert str(found) == 'TimmClassifier: a softmax over 7 classes'
+    assert head_of(network, feature, 7) is None
+    assert head_of(network, taps[-1], 8) is None
+
+
+def test_classifiers_of_hugging_face(tmp_path):
+    transformers = pytest.importorskip('transformers')
+    config = transformers.ResNetConfig(
+        num_labels=7,
+        embedding_size=8,
+        hidden_sizes=[8, 8],
+        depths=[1, 1],
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    network = MMPRETRAIN.build(
+        dict(type='HuggingFaceClassifier', model_name=str(tmp_path))
+    )
+    for tap in ('model.classifier', 'model.classifier.1'):
+        found = head_of(network, tap, 7)
+        assert str(found) == 'HuggingFaceClassifier: a softmax over 7 classes'
+    assert head_of(network, 'model.classifier.0', 7) is None
+    assert head_of(network, 'model.resnet', 7) is None
+
+
+# mmseg
+
+
+def segmenter(name, **changes):
+    return MODELS.build(tiny_segmenters.segmenter(name, **changes))
+
+
+FCN = 'FCNHead: a softmax over 5 classes'
+
+
+def test_segmenters():
+    network = segmenter('fcn')
+    for name in ('decode_head', 'auxiliary_head'):
+        for tap in (name, f'{name}.conv_seg'):
+            assert found_at(network, tap) == [FCN]
+        for tap in (f'{name}.convs.0', f'{name}.conv_seg@input'):
+            assert found_at(network, tap) == [None]
+
+
+def test_cascades_of_segmentation_heads():
+    network = segmenter('ocrnet')
+    assert found_at(network, 'decode_head.0') == [FCN]
+    for tap in ('decode_head.1', 'decode_head.1.conv_seg'):
+        assert found_at(network, tap) == ['OCRHead: a softmax over 5 classes']
+    assert found_at(network, 'decode_head.1.bottleneck') == [None]
+
+
+def dense(**changes):
+    return dict(decode_head=changes, auxiliary_head=changes)
+
+
+BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
+PLAIN = dict(type='CrossEntropyLoss')
+DICE = dict(type='DiceLoss')
+TWO = dict(num_classes=2, out_channels=1, threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    'changes, expected',
+    [
+        (dict(loss_decode=BINARY), 'a sigmoid for each channel'),
+        (dict(loss_decode=BINARY, **TWO), 'a sigmoid for each channel'),
+        # mmseg predicts by a sigmoid from one channel.
+        (dict(loss_decode=PLAIN, **TWO), 'a sigmoid for each channel'),
+        (
+            dict(loss_decode=[BINARY, {**DICE, 'loss_name': 'loss_dice'}]),
+            'a sigmoid for each channel',
+        ),
+        (dict(loss_decode=dict(type='OhemCrossEntropy')), FCN[9:]),
+        # The losses do not agree.
+        (
+            dict(loss_decode=[PLAIN, {**DICE, 'loss_name': 'loss_dice'}]),
+            None,
+        ),
+        (dict(loss_decode=dict(type='BoundaryLoss')), None),
+    ],
+)
+def test_the_losses_say_how_a_segmenter_is_trained(changes, expected):
+    config = tiny_segmenters.segmenter('fcn')
+    for name in ('decode_head', 'auxiliary_head'):
+        config[name]['loss_decode'] = changes['loss_decode']
+        config[name].update(changes)
+    network = MODELS.build(config)
+    for tap in ('decode_head', 'auxiliary_head.conv_seg'):
+        assert found_at(network, tap) == [expected and f'FCNHead: {expected}']
+
+
+# mmdet
+
+
+class Lone(nn.Module):
+    """A head without the network around it."""
+
+    def __init__(self, config):
+        super().__init__()
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            self.bbox_head = MODELS.build({**config, '_scope_': 'mmdet'})
+
+
+@cache
+def stock_head(file, key='bbox_head'):
+    return Lone(load_config(f'mmdet::{file}.py').model[key])
+
+
+OFFSETS = 'values such as box offsets, no plain logits'
+EACH = 'a sigmoid for each channel'
+ANCHORS = 9
+STOCK = {
+    'RetinaHead': (
+        'retinanet/retinanet_r50_fpn_1x_coco',
+        {
+            ('retina_cls', ANCHORS * 80): EACH,
+            ('retina_reg', ANCHORS * 4): OFFSETS,
+            ('cls_convs.0', 256): None,
+            ('cls_convs.3.conv', 256): None,
+        },
+    ),
+    'FCOSHead': (
+        'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco',
+        {
+            ('conv_cls', 80): EACH,
+            ('conv_reg', 4): OFFSETS,
+            ('scales.0', 4): OFFSETS,
+            ('conv_centerness', 1): EACH,
+        },
+    ),
+    'GFLHead': (
+        'gfl/gfl_r50_fpn_1x_coco',
+        {
+            ('gfl_cls', 80): EACH,
+            ('gfl_reg', 68): '4 distributions of 17 bins',
+            ('scales.2', 68): '4 distributions of 17 bins',
+            ('reg_convs.0', 256): None,
+        },
+    ),
+    'ATSSHead': (
+        'atss/atss_r50_fpn_1x_coco',
+        {
+            ('atss_cls', 80): EACH,
+            ('atss_reg', 4): OFFSETS,
+            ('atss_centerness', 1): EACH,
+        },
+    ),
+    'VFNetHead': (
+        'vfnet/vfnet_r50_fpn_1x_coco',
+        {
+            ('vfnet_cls', 80): EACH,
+            ('vfnet_reg', 4): OFFSETS,
+            ('vfnet_reg_refine', 4): OFFSETS,
+            ('vfnet_reg_conv', 256): None,
+        },
+    ),
+    'TOODHead': (
+        'tood/tood_r50_fpn_1x_coco',
+        {
+            ('tood_cls', 80): EACH,
+            ('tood_reg', 4): OFFSETS,
+            ('cls_prob_module', 1): None,
+            ('', 80): OFFSETS,
+        },
+    ),
+    'PAAHead': (
+        'paa/paa_r50_fpn_1x_coco',
+        {('atss_cls', 80): EACH, ('atss_reg', 4): OFFSETS},
+    ),
+    'RTMDetSepBNHead': (
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco',
+        {
+            ('rtm_cls.1', 80): EACH,
+            ('rtm_reg.1', 4): OFFSETS,
+            ('cls_convs.0.0', 96): None,
+        },
+    ),
+    'YOLOXHead': (
+        'yolox/yolox_tiny_8xb8-300e_coco',
+        {
+            ('multi_level_conv_cls.0', 80): EACH,
+            ('multi_level_conv_reg.0', 4): OFFSETS,
+            ('multi_level_conv_obj.0', 1): EACH,
+            ('multi_level_cls_convs.0', 96): None,
+        },
+    ),
+    'SSDHead': (
+        'ssd/ssd300_coco',
+        {
+            ('cls_convs.0', 4 * 81): '4 distributions of 81 classes',
+            ('cls_convs.1.0', 6 * 81): '6 distributions of 81 classes',
+            ('reg_convs.0', 16): OFFSETS,
+        },
+    ),
+    'YOLOV3Head': (
+        'yolo/yolov3_d53_8xb8-ms-416-273e_coco',
+        {
+            ('convs_pred.0', 255): OFFSETS,
+            ('convs_bridge.0', 1024): None,
+        },
+    ),
+    'DETRHead': (
+        'detr/detr_r50_8xb2-150e_coco',
+        {
+            ('fc_cls', 81): 'a softmax over 81 classes',
+            ('fc_reg', 4): OFFSETS,
+            ('reg_ffn', 256): None,
+            # Its axis 1 are images, of which there could be as many.
+            ('', 81): None,
+        },
+    ),
+    'DeformableDETRHead': (
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
+        {
+            ('cls_branches.5', 80): EACH,
+            ('reg_branches.5', 4): OFFSETS,
+            ('reg_branches.5.4', 4): OFFSETS,
+            ('reg_branches.5.2', 256): None,
+        },
+    ),
+    'SABLRetinaHead': (
+        'sabl/sabl-retinanet_r50_fpn_1x_coco',
+        {
+            ('retina_cls', 80): EACH,
+            ('retina_bbox_reg', 28): OFFSETS,
+            ('retina_bbox_cls', 28): None,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize('name', STOCK)
+def test_dense_heads(name):
+    file, layers = STOCK[name]
+    network = stock_head(file)
+    for (layer, channels), expected in layers.items():
+        tap = f'bbox_head.{layer}'.rstrip('.')
+        found = head_of(network, tap, channels)
+        expected = expected and f'{name}: {expected}'
+        assert (found and str(found)) == expected, tap
+        last = [p for p in network.get_submodule(tap).parameters() if p.ndim]
+        if layer and last:
+            # The layer returns as many channels as the test says.
+            assert last[-1].shape[0] == channels, tap
+
+
+def test_region_proposals():
+    network = stock_head('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'rpn_head')
+    assert str(head_of(network, 'bbox_head.rpn_cls', 3)) == f'RPNHead: {EACH}'
+    assert head_of(network, 'bbox_head.rpn_reg', 12).kind == 'other'
+    assert head_of(network, 'bbox_head.rpn_conv', 256) is None
+    config = load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    config.model.rpn_head.loss_cls = dict(type='CrossEntropyLoss')
+    network = Lone(config.model.rpn_head)
+    found = head_of(network, 'bbox_head.rpn_cls', 6)
+    assert str(found) == 'RPNHead: 3 distributions of 2 classes'
+
+
+def detector(name, **changes):
+    return MODELS.build(tiny_detectors.detector(name, **changes))
+
+
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        # 5 levels each: classes, boxes, and objectness.
+        ('retinanet', [f'RetinaHead: {EACH}', f'RetinaHead: {OFFSETS}']),
+        (
+            'fcos',
+            [f'FCOSHead: {EACH}', f'FCOSHead: {OFFSETS}', f'FCOSHead: {EACH}'],
+        ),
+        ('gfl', [f'GFLHead: {EACH}', 'GFLHead: 4 distributions of 17 bins']),
+        ('tood', [f'TOODHead: {OFFSETS}'] * 2),
+    ],
+)
+def test_a_whole_head_by_channels(name, expected):
+    network = detector(name)
+    every = [words for words in expected for _ in range(5)]
+    assert found_at(network, 'bbox_head') == every
+    assert found_at(network, 'bbox_head[0:5]') == every[:5]
+    assert found_at(network, 'neck[:]') == [None] * 5
+
+
+def test_channels_of_classes_and_boxes_may_be_equal():
+    network = detector('fcos', bbox_head=dict(num_classes=4))
+    found = found_at(network, 'bbox_head')
+    assert found == [None] * 10 + [f'FCOSHead: {EACH}'] * 5
+    assert found_at(network, 'bbox_head.conv_cls') == [f'FCOSHead: {EACH}'] * 5
+
+
+def test_box_heads():
+    network = detector('faster')
+    name = 'Shared2FCBBoxHead'
+    at = 'roi_head.bbox_head'
+    softmax = f'{name}: a softmax over 4 classes'
+    assert found_at(network, f'{at}.fc_cls') == [softmax]
+    assert found_at(network, f'{at}.fc_reg') == [f'{name}: {OFFSETS}']
+    assert found_at(network, f'{at}.fc_cls@input') == [None]
+    assert head_of(network, f'{at}.shared_fcs.1', 16) is None
+    assert found_at(network, at) == [softmax, f'{name}: {OFFSETS}']
+
+
+def test_stages_of_a_cascade():
+    network = detector('cascade')
+    (found,) = found_at(network, 'roi_head.bbox_head.1.fc_cls')
+    assert found == 'Shared2FCBBoxHead: a softmax over 4 classes'
+
+
+BOX_HEAD = dict(
+    type='ConvFCBBoxHead',
+    in_channels=4,
+    num_classes=3,
+    num_cls_fcs=1,
+    num_reg_fcs=1,
+    # As many as classes with background.
+    fc_out_channels=4,
+    conv_out_channels=4,
+    bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+)
+
+
+def test_hidden_layers_as_wide_as_the_logits():
+    network = Lone(BOX_HEAD)
+    found = head_of(network, 'bbox_head.fc_cls', 4)
+    assert str(found) == 'ConvFCBBoxHead: a softmax over 4 classes'
+    assert head_of(network, 'bbox_head.cls_fcs.0', 4) is None
+    # What of the two it is cannot be told by channels.
+    assert head_of(network, 'bbox_head', 4) is None
+    assert head_of(network, 'bbox_head', 12).kind == 'other'
+
+
+@pytest.mark.parametrize(
+    'trained_by, channels, expected',
+    [
+        (
+            dict(type='CrossEntropyLoss', use_sigmoid=True),
+            4,
+            f'ConvFCBBoxHead: {EACH}',
+        ),
+        (
+            dict(type='SeesawLoss', num_classes=3),
+            5,
+            f'ConvFCBBoxHead with SeesawLoss: {OFFSETS}',
+        ),
+    ],
+)
+def test_losses_of_box_heads(trained_by, channels, expected):
+    network = Lone({**BOX_HEAD, 'loss_cls': trained_by})
+    found = head_of(network, 'bbox_head.fc_cls', channels)
+    assert str(found) == expected
+
+
+# Which loss takes which logits
+
+
+SOFT = Head('LinearClsHead', 'classes', 'softmax', 1, 5)
+EVERY = Head('FCOSHead', 'classes', 'sigmoid')
+BINS = Head('GFLHead', 'bins', 'softmax', 4, 17)
+ON_ANCHORS = Head('SSDHead', 'classes', 'softmax', 6, 81)
+BOXES = Head('FCOSHead', 'other', None)
+
+
+@pytest.mark.parametrize(
+    'made, heads, said',
+    [
+        (KLDivergence(), (SOFT, SOFT), None),
+        (KLDivergence(), (None, SOFT), None),
+        (KLDivergence(), (None, None), None),
+        (KLDivergence(), (None, None), 'softmax'),
+        (BinaryKLDivergence(), (EVERY, EVERY), None),
+        (KLDivergence(groups=4), (BINS, BINS), None),
+        (LDLoss(), (BINS, BINS), None),
+        (KLDivergence(groups=6), (ON_ANCHORS, ON_ANCHORS), None),
+        # The entry says it.
+        (KLDivergence(), (SOFT, EVERY), 'softmax'),
+        (KLDivergence(), (EVERY, EVERY), 'softmax'),
+        (BinaryKLDivergence(), (SOFT, EVERY), 'sigmoid'),
+        (KLDivergence(groups=3), (EVERY, BOXES), 'softmax'),
+        # A loss that reads no logits takes all.
+        (MSELoss(), (BOXES, SOFT), None),
+        (MSELoss(), (EVERY, SOFT), None),
+    ],
+)
+def test_logits_that_fit(made, heads, said):
+    check_logits('`distill.a`', made, heads, said)
+
+
+@pytest.mark.parametrize(
+    'made, heads, said, message',
+    [
+        (
+            KLDivergence(),
+            (EVERY, EVERY),
+            None,
+            r"^`distill.a`: KLDivergence takes a softmax .* student's head "
+            r'.*\(FCOSHead: a sigmoid for each channel\)\. Use loss=dict\('
+            r"type='BinaryKLDivergence'\)\. .*activation='softmax' in the",
+        ),
+        (DISTLoss(), (None, EVERY), None, "DISTLoss .* but the teacher's"),
+        (DKDLoss(), (EVERY, None), None, "DKDLoss .* but the student's"),
+        (
+            BinaryKLDivergence(),
+            (SOFT, SOFT),
+            None,
+            r'takes a sigmoid for each channel, .*\(LinearClsHead: a softmax '
+            r"over 5 classes\)\. Use loss=dict\(type='KLDivergence'\)\. "
+            r".*activation='sigmoid' in the entry",
+        ),
+        (
+            BinaryKLDivergence(),
+            (BINS, BINS),
+            None,
+            r"loss=dict\(type='LDLoss'\) or loss=dict\(type='KLDivergence', "
+            r'groups=4\)',
+        ),
+        (
+            KLDivergence(),
+            (BINS, BINS),
+            None,
+            r'takes one distribution over all channels, .* \(GFLHead: 4 '
+            r"distributions of 17 bins\)\. Use loss=dict\(type='LDLoss'\) or",
+        ),
+        (
+            KLDivergence(),
+            (ON_ANCHORS, ON_ANCHORS),
+            None,
+            r"\. Use loss=dict\(type='KLDivergence', groups=6\)\.",
+        ),
+        # What the entry says does not undo groups.
+        (KLDivergence(), (BINS, BINS), 'softmax', 'groups=4'),
+        (LDLoss(), (EVERY, None), None, r"loss=dict\(type='BinaryKLDiverg"),
+        (
+            LDLoss(),
+            (SOFT, None),
+            None,
+            r'LDLoss takes 4 distributions side by side, .*'
+            r"Use loss=dict\(type='KLDivergence'\)",
+        ),
+        (
+            BinaryKLDivergence(),
+            (None, BOXES),
+            None,
+            r"the teacher's tensor is something else \(FCOSHead: values such "
+            r"as box offsets.*SmoothL1Loss.*MSELoss.*activation='sigmoid'",
+        ),
+        (
+            KLDivergence(),
+            (EVERY, SOFT),
+            None,
+            r'of two kinds \(FCOSHead: a sigmoid .*; LinearClsHead: a softmax '
+            r".*activation='softmax' in the entry",
+        ),
+        (
+            KLDivergence(),
+            (None, None),
+            'sigmoid',
+            r"^`distill.a.activation` is 'sigmoid', but KLDivergence takes a "
+            r"softmax .* loss=dict\(type='BinaryKLDivergence'\)",
+        ),
+    ],
+)
+def test_logits_that_do_not_fit(made, heads, said, message):
+    with pytest.raises(ValueError, match=message):
+        check_logits('`distill.a`', made, heads, said)
+
+
+SEVERAL = Head(
+    'MultiLabelLinearClsHead', 'classes', 'sigmoid', several_labels=True
+)
+
+
+@pytest.mark.parametrize(
+    'part',
+    [
+        DKDLoss(),
+        CRDLoss(4, 4, neg_num=2, dim_out=2),
+        LSHLoss(4, 4, sample_filter='teacher_correct'),
+        DSKDNeck(4, 4),
+    ],
+)
+def test_parts_that_ask_for_one_class_an_image(part):
+    with pytest.raises(ValueError, match='MultiLabelLinearClsHead takes sev'):
+        check_labels('`distill.a`', part, SEVERAL)
+    check_labels('`distill.a`', part, SOFT)
+    check_labels('`distill.a`', part, None)
+
+
+def test_parts_that_ask_for_no_labels():
+    check_labels('`distill.a`', KLDivergence(), SEVERAL)
+    check_labels('`distill.a`', DSKDNeck(4, 4, guidance_scale=0), SEVERAL)
