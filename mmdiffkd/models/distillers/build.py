@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from mmdiffkd.models.losses import DistillLoss
 from mmdiffkd.registry import MODELS
 
 from ..part import DistillPart
 from .entry import Entry
+from .heads import check_labels, check_logits, head_of, multi_label_head
 from .layout import Layout, Level, check_pair
 from .probe import shapes_behind_necks
 from .recognition import Tapped, layout_of
@@ -91,14 +93,20 @@ def build_entry(
         _build(spec.loss, [pair], certain=certain)
         for pair in (compared[:1] if spec.shared else compared)
     ]
+    _check_heads(where, spec, students, teachers, compared, losses)
     for loss, pair in zip(losses, compared):
         try:
             loss.check_shapes(*pair)
         except ValueError as error:
             raise ValueError(f'`{spec.loss.key}`: {error}') from error
-    _check_asked(where, spec, [*necks, *losses], box_heads)
+    parts = [*necks, *losses]
+    _check_asked(where, spec, parts, box_heads)
+    if students[0].network is not None:
+        several = multi_label_head(students[0].network)
+        for part in parts:
+            check_labels(where, part, several)
     if box_heads is None:
-        _check_rows(where, levels, [*necks, *losses])
+        _check_rows(where, levels, parts)
     return Entry(name, spec, necks, losses, levels, box_heads)
 
 
@@ -193,6 +201,35 @@ def _check_channels_match(
                 "instance neck=dict(type='DiffKDNeck') or "
                 "neck=dict(type='ProjectionNeck')."
             )
+
+
+def _check_heads(
+    where: str,
+    spec: EntrySpec,
+    students: Sequence[Tapped],
+    teachers: Sequence[Tapped],
+    compared: Sequence[Shapes],
+    losses: Sequence[DistillLoss],
+) -> None:
+    """Refuse a loss that reads the logits of known heads wrongly."""
+    loss = losses[0]
+    if spec.activation is not None and loss.activation is None:
+        raise ValueError(
+            f'{where[:-1]}.activation` is {spec.activation!r}, but '
+            f'{type(loss).__name__} reads no logits. Leave it out.'
+        )
+    for student, teacher, shapes in zip(students, teachers, compared):
+        taps = student.tap, teacher.tap
+        if not spec.compares_logits:
+            # The neck makes logits with the teacher's head.
+            taps = None, spec.teacher_head
+        heads = tuple(
+            None
+            if tap is None or tapped.network is None
+            else head_of(tapped.network, tap, shape[1])
+            for tapped, tap, shape in zip((student, teacher), taps, shapes)
+        )
+        check_logits(where, loss, heads, spec.activation)
 
 
 def _check_asked(

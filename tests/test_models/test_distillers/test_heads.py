@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import LinearClsHead, MultiLabelLinearClsHead
 from mmpretrain.registry import MODELS as MMPRETRAIN
+from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmdiffkd.models.distillers.heads import (
@@ -697,3 +698,63 @@ def test_parts_that_ask_for_one_class_an_image(part):
 def test_parts_that_ask_for_no_labels():
     check_labels('`distill.a`', KLDivergence(), SEVERAL)
     check_labels('`distill.a`', DSKDNeck(4, 4, guidance_scale=0), SEVERAL)
+
+
+# In a distiller
+
+
+def multi_label(entry):
+    """A distiller of two heads for several of five labels."""
+    networks = [tiny_recipes.classifier(base) for base in (4, 6)]
+    for config, channels in zip(networks, (16, 24)):
+        config['head'] = head('MultiLabelLinearClsHead')
+        config['head']['in_channels'] = channels
+        config['data_preprocessor']['num_classes'] = 5
+    student, teacher = networks
+    config = dict(model=teacher, default_scope='mmpretrain')
+    return tiny_recipes.distiller(
+        student,
+        teacher=dict(config=config, checkpoint=None),
+        distill=dict(logits={'at': 'head.fc', **entry}),
+    )
+
+
+@pytest.mark.parametrize(
+    'entry, message',
+    [
+        (dict(loss=dict(type='DKDLoss')),
+         'DKDLoss takes a softmax .*MultiLabelLinearClsHead: a sigmoid .*'
+         "type='BinaryKLDivergence'"),
+        (dict(loss=dict(type='DISTLoss')), 'DISTLoss takes a softmax'),
+        (dict(loss=dict(type='DKDLoss'), activation='softmax'),
+         'DKDLoss asks for `gt_labels`.*several labels an image'),
+        (dict(loss=dict(type='MSELoss'), activation='softmax'),
+         "logits.activation` is 'softmax', but MSELoss reads no logits"),
+        (dict(at='backbone[-1]', teacher_head='head.fc',
+              neck=dict(type='DiffKDClassifierNeck'),
+              loss=dict(type='KLDivergence')),
+         "KLDivergence takes a softmax .*the teacher's head .*a sigmoid"),
+    ],
+)  # fmt: skip
+def test_multi_label_heads_are_told_from_others(build, entry, message):
+    with pytest.raises(ValueError, match=message):
+        build(multi_label(entry))
+
+
+@pytest.mark.parametrize(
+    'entry',
+    [
+        dict(loss=dict(type='BinaryKLDivergence')),
+        dict(loss=dict(type='KLDivergence'), activation='softmax'),
+    ],
+)
+def test_multi_label_heads_train(build, entry):
+    model = build(multi_label(entry))
+    samples = [DataSample().set_gt_label(x) for x in ([0, 2], [1], [])]
+    inputs = torch.rand(3, 3, tiny_recipes.SIZE, tiny_recipes.SIZE) * 255
+    data = model.data_preprocessor(
+        dict(inputs=list(inputs), data_samples=samples), True
+    )
+    loss = model(**data, mode='loss')['distill.logits.loss_kd']
+    loss.backward()
+    assert loss.isfinite() and model.student.head.fc.weight.grad.abs().sum()
