@@ -17,7 +17,7 @@ from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
-from .teacher_evaluation import evaluate_teacher
+from .teacher_evaluation import check_classes, evaluate_teacher
 
 _CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
 
@@ -126,7 +126,8 @@ class DistillHook(Hook):
 
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
-                take it, or a schedule counts epochs that never come.
+                take it, a schedule counts epochs that never come, or a loss
+                over classes meets a teacher with another order of classes.
         """
         _check_small_batches(runner)
         distiller = _distiller(runner)
@@ -142,6 +143,7 @@ class DistillHook(Hook):
                     'training loop counts iterations. Set by_epoch=False '
                     'and give `warmup` and `stop` in iterations.'
                 )
+        check_classes(runner, distiller)
         if runner.iter == 0:
             _prepare(runner)
         if (

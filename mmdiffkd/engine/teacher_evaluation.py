@@ -131,6 +131,38 @@ def why_not_evaluated(
     return _other_names(teacher.classes, class_names(dataset_meta))
 
 
+def check_classes(runner: Runner, distiller: Distiller) -> None:
+    """See that entries over classes compare the same classes.
+
+    Names may be spelled otherwise, so that other names are a warning alone.
+
+    Args:
+        runner (Runner): A runner with training data.
+        distiller (Distiller): Its model.
+
+    Raises:
+        ValueError: If the teacher has the classes of the training data in
+            another order.
+    """
+    keys = [
+        f'`distill.{name}`'
+        for name, entry in distiller.distill.items()
+        if entry.spec.loss.cls.over_classes
+    ]
+    meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+    theirs, ours = distiller.teacher.classes, class_names(meta)
+    reason = _other_names(theirs, ours)
+    if not keys or reason is None:
+        return
+    text = f'{", ".join(keys)}: a loss compares classes with the teacher, but '
+    if sorted(map(_plain, theirs)) == sorted(map(_plain, ours)):
+        raise ValueError(
+            f'{text}{reason} Give the data set the order of the teacher by '
+            '`metainfo`, or train the teacher on these data.'
+        )
+    runner.logger.warning(f'{text}{reason}')
+
+
 def task_of(network: nn.Module) -> str | None:
     """What a model predicts; None if it derives from no package's base."""
     names = (cls.__name__ for cls in type(network).__mro__)
@@ -158,17 +190,21 @@ def _other_names(
         return None
     if len(theirs) != len(ours):
         return (
-            f'its checkpoint names {len(theirs)} classes, the validation '
-            f'data have {len(ours)}.'
+            f'its checkpoint names {len(theirs)} classes, the data have '
+            f'{len(ours)}.'
         )
     for index, names in enumerate(zip(theirs, ours)):
-        if len({name.strip().casefold() for name in names}) > 1:
+        if len(set(map(_plain, names))) > 1:
             return (
                 f'its classes are others. Class {index} is {names[0]!r} in '
-                f'its checkpoint and {names[1]!r} in the validation data. A '
-                'loss over classes needs the same classes in the same order.'
+                f'its checkpoint and {names[1]!r} in the data. A loss over '
+                'classes needs the same classes in the same order.'
             )
     return None
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _is_number(value: object) -> bool:

@@ -130,12 +130,12 @@ def test_evaluation_can_be_switched_off(tmp_path, saved):
         (
             ['second', 'first'],
             "its classes are others. Class 0 is 'second' in its checkpoint "
-            "and 'first' in the validation data. A loss over classes needs "
+            "and 'first' in the data. A loss over classes needs "
             'the same classes in the same order.',
         ),
         (
             ['first', 'second', 'third'],
-            'its checkpoint names 3 classes, the validation data have 2.',
+            'its checkpoint names 3 classes, the data have 2.',
         ),
     ],
     ids=['another order', 'another number'],
@@ -453,3 +453,28 @@ def test_models_of_timm():
 def test_a_model_of_no_package():
     assert task_of(torch.nn.Linear(2, 3)) is None
     assert count_classes(torch.nn.Linear(2, 3)) is None
+
+
+LOGITS = dict(at='head.fc', loss=dict(type='KLDivergence'))
+
+
+def test_a_loss_over_classes_needs_their_order(tmp_path, saved):
+    model = tiny_recipes.classifier(6)
+    teacher = saved(model, classes=['second', 'first'])
+    config = recipe(tmp_path, teacher, LOGITS)
+    with pytest.raises(ValueError, match="`distill.feature`: .*'second' in"):
+        train(config)
+    # Features have no classes.
+    train(recipe(tmp_path, teacher))
+
+
+def test_other_names_are_said_of_a_loss_over_classes(tmp_path, saved):
+    teacher = saved(tiny_recipes.classifier(6), classes=['cat', 'dog'])
+    config = recipe(tmp_path, teacher, LOGITS)
+    config.default_hooks.distill.evaluate_teacher = False
+    runner = make_runner(config)
+    messages = []
+    runner.logger.addFilter(lambda r: messages.append(r.getMessage()) or True)
+    runner.train()
+    (found,) = (m for m in messages if m.startswith('`distill.feature`: a lo'))
+    assert "Class 0 is 'cat' in its checkpoint and 'first' in" in found
