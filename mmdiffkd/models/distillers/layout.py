@@ -210,7 +210,7 @@ class Level:
 def check_pair(
     student: torch.Size, teacher: torch.Size, texts: tuple[str, str]
 ) -> None:
-    """Refuse maps with vectors, and maps of far apart sizes.
+    """Refuse maps with vectors, other numbers of vectors, far apart sizes.
 
     Args:
         student (torch.Size): The shape of the student's tensor, a map or
@@ -231,6 +231,11 @@ def check_pair(
             f'is {t_kind} of shape {tuple(teacher)}. Compare vectors (B, C) '
             'with vectors, and maps (B, C, H, W) or tokens (B, N, C) with '
             'maps or tokens.'
+        )
+    if len(student) == 2 and student[0] != teacher[0]:
+        raise ValueError(
+            f'{texts[0]} gives {student[0] // 2} vectors an image, {texts[1]} '
+            f'gives {teacher[0] // 2}. Tap as many in both networks.'
         )
     for side, a, b in zip(('height', 'width'), student[2:], teacher[2:]):
         if max(a, b) > MAX_RESIZE * min(a, b):

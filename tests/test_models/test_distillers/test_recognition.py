@@ -293,3 +293,13 @@ def test_compared_shapes_follow_the_batch():
     )
     losses, _ = compare(made, batch=51)
     assert losses['loss_kd'].isfinite()
+
+
+def test_other_numbers_of_positions():
+    with pytest.raises(ValueError, match='gives 16 vectors an image.* 17'):
+        entry(
+            students=[tapped((2, 16, 24))],
+            teachers=[tapped((2, 17, 24))],
+            **KL,
+            layout='NLC',
+        )
