@@ -131,7 +131,7 @@ def _level(
         for layout, tapped in zip(layouts, pair)
     )
     check_pair(*shapes, spec.texts)
-    return Level((student.name, teacher.name), layouts, shapes)
+    return Level((student.name, teacher.name), layouts, shapes, image)
 
 
 def _build(

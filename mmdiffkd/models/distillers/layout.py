@@ -175,11 +175,14 @@ class Level:
         layouts (tuple[Layout, Layout]): How the tensors are laid out.
         shapes (tuple[torch.Size, torch.Size]): Their shapes with a batch of
             2, once they are maps or vectors.
+        image (tuple[int, int]): Height and width of the images that these
+            shapes belong to.
     """
 
     names: tuple[str, str]
     layouts: tuple[Layout, Layout]
     shapes: tuple[torch.Size, torch.Size]
+    image: tuple[int, int]
 
     def prepare(
         self,
@@ -195,16 +198,42 @@ class Level:
             teacher (Tensor): The teacher's.
             image (Sequence[int]): Height and width of the input.
             resize (bool): Whether the student's map gets the teacher's size.
+
+        Raises:
+            ValueError: If tokens make no grid, or one of another stride.
         """
         student, teacher = (
-            layout.arrange(tensor, image)
-            for layout, tensor in zip(self.layouts, (student, teacher))
+            self.arrange(side, tensor, image)
+            for side, tensor in enumerate((student, teacher))
         )
         if resize and student.shape[2:] != teacher.shape[2:]:
             student = F.interpolate(
                 student, teacher.shape[2:], mode='bilinear'
             )
         return student, teacher.detach()
+
+    def arrange(
+        self, side: int, tensor: Tensor, image: Sequence[int]
+    ) -> Tensor:
+        """Make the student's (0) or the teacher's (1) a map or vectors."""
+        layout = self.layouts[side]
+        arranged = layout.arrange(tensor, image)
+        if layout.axes in ('NLC', 'NCL'):
+            expected = self.shapes[side][2:]
+            for found, before, now, then in zip(
+                arranged.shape[2:], expected, image, self.image
+            ):
+                # Sizes are rounded, once at start-up and once now.
+                if abs(found * then - before * now) >= max(now, then):
+                    raise ValueError(
+                        f'{self.names[side]} has {tensor.shape[1]} tokens for '
+                        f'an image of {image[0]} x {image[1]}, but at '
+                        f'start-up a grid of {expected[0]} x {expected[1]} '
+                        f'for {self.image[0]} x {self.image[1]}: some are '
+                        'masked or dropped. Tap a module with all of them, '
+                        'or leave none out.'
+                    )
+        return arranged
 
 
 def check_pair(

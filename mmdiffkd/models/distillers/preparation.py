@@ -43,8 +43,7 @@ def _level_of(
     for inputs in batches:
         by_tap = read_teacher(inputs, [entry], {})
         tensor = [t for tap in entry.teacher_at for t in by_tap[tap]][level]
-        layout = entry.levels[level].layouts[1]
-        yield layout.arrange(tensor, inputs.shape[-2:])
+        yield entry.levels[level].arrange(1, tensor, inputs.shape[-2:])
 
 
 def _check(entry: Entry, level: int) -> None:

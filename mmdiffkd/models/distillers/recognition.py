@@ -22,8 +22,7 @@ _CHANNELS_FIRST = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
 )
-# These classes alone: subclasses may permute the axes themselves.
-_CHANNELS_LAST = nn.Linear, nn.LayerNorm
+_MAPS = 'NCHW', 'NHWC'
 # Parameters that networks prepend to their tokens, by the end of their names.
 _PREFIXES = (
     'cls_token',
@@ -96,7 +95,7 @@ def layout_of(
     if axes is None and prefix_tokens is not None and rank == 3:
         axes = 'NLC'
     if axes is not None:
-        _check_said(tapped, axes)
+        _check_said(tapped, axes, image)
     elif rank == 4:
         axes = _axes_of_map(tapped, image)
     elif rank == 2:
@@ -108,6 +107,8 @@ def layout_of(
         )
     if axes != 'NC' and rank in (3, 4):
         _check_batch(tapped)
+    if axes != 'NC' and rank == 3:
+        _check_order(tapped)
     if rank == 3 and axes != 'NC' and prefix_tokens is None:
         fits = [
             found
@@ -131,7 +132,7 @@ def _text(tapped: Tapped) -> str:
     return f"the {tapped.role}'s {tapped.name} of shape {tuple(tapped.shape)}"
 
 
-def _check_said(tapped: Tapped, axes: str) -> None:
+def _check_said(tapped: Tapped, axes: str, image: tuple[int, int]) -> None:
     """Refuse a layout of other axes, or whose channels are positions."""
     rank = len(tapped.shape)
     if rank != AXES[axes] and not (axes == 'NC' and rank > 2):
@@ -143,6 +144,14 @@ def _check_said(tapped: Tapped, axes: str) -> None:
             'each layout, or student_layout and teacher_layout, where they '
             'differ.'
         )
+    if rank == 4 and axes != 'NC':
+        fits = _grids_of_map(tapped, image)
+        if len(fits) == 1 and axes not in fits:
+            raise ValueError(
+                f'`layout` is {axes!r}, but {_text(tapped)} is a grid of the '
+                f'image in {fits[0]!r} alone. Correct `layout`, leave it out, '
+                'or say student_layout and teacher_layout, where they differ.'
+            )
     found = tapped.elsewhere()
     channels = -1 if axes == 'NC' else axes.index('C')
     if found is not None and found[0][channels] != tapped.shape[channels]:
@@ -165,6 +174,27 @@ def _check_batch(tapped: Tapped) -> None:
         )
 
 
+def _check_order(tapped: Tapped) -> None:
+    """Refuse tokens that do not come row by row."""
+    for module in tapped.modules():
+        reason = None
+        if hasattr(module, 'unroll'):
+            # As in Hiera.
+            reason = 'they come in the order of windows'
+        if tapped.role == 'student' and any(
+            'PatchDropout' in type(child).__name__
+            and getattr(child, 'prob', 0) > 0
+            for child in module.children()
+        ):
+            reason = 'some are dropped at random in training'
+        if reason:
+            raise ValueError(
+                f'{_text(tapped)}: its tokens make no map, because {reason}. '
+                'Drop none (`patch_drop_rate=0`), tap what comes after the '
+                'tokens, or use a network that keeps them row by row.'
+            )
+
+
 def _ambiguous(
     tapped: Tapped, readings: Sequence[tuple[str, str]]
 ) -> ValueError:
@@ -184,14 +214,9 @@ def _axes_of_map(tapped: Tapped, image: tuple[int, int]) -> str:
         modules and isinstance(modules[0], _CHANNELS_FIRST)
     ):
         return 'NCHW'
-    if modules and type(modules[0]) in _CHANNELS_LAST:
+    if modules and _is_channels_last(modules[0]):
         return 'NHWC'
-    _, a, b, c = tapped.shape
-    fits = [
-        axes
-        for axes, sides in (('NCHW', (b, c)), ('NHWC', (a, b)))
-        if _is_grid(sides, image)
-    ]
+    fits = _grids_of_map(tapped, image)
     if len(fits) == 1:
         return fits[0]
     found = tapped.elsewhere()
@@ -207,16 +232,38 @@ def _axes_of_map(tapped: Tapped, image: tuple[int, int]) -> str:
             return axes
     parts = list(modules[0].modules()) if modules else []
     if any(isinstance(m, _CHANNELS_FIRST) for m in parts) and not any(
-        type(m) in _CHANNELS_LAST for m in parts
+        map(_is_channels_last, parts)
     ):
         return 'NCHW'
+    _, a, b, c = tapped.shape
+    nchw, nhwc = (
+        '' if axes in fits else ', no grid of the image' for axes in _MAPS
+    )
     raise _ambiguous(
         tapped,
         [
-            ("layout='NCHW'", f'{a} channels on a map of {b} x {c}'),
-            ("layout='NHWC'", f'{c} channels on a map of {a} x {b}'),
+            ("layout='NCHW'", f'{a} channels on a map of {b} x {c}{nchw}'),
+            ("layout='NHWC'", f'{c} channels on a map of {a} x {b}{nhwc}'),
+            ("layout='NC'", f'{a * b} vectors of {c} channels, a sample each'),
         ],
     )
+
+
+def _grids_of_map(tapped: Tapped, image: tuple[int, int]) -> list[str]:
+    """The layouts in which a tensor with four axes is a grid of the image."""
+    _, a, b, c = tapped.shape
+    sides = (b, c), (a, b)
+    return [axes for axes, s in zip(_MAPS, sides) if _is_grid(s, image)]
+
+
+def _is_channels_last(module: nn.Module) -> bool:
+    """Whether a module works on the last axis.
+
+    Subclasses may permute the axes themselves.
+    """
+    if type(module) is nn.LayerNorm:
+        return len(module.normalized_shape) == 1
+    return type(module) is nn.Linear
 
 
 def _is_grid(sides: tuple[int, int], image: tuple[int, int]) -> bool:
@@ -235,9 +282,6 @@ def _readings_of_tokens(
 
     Empty where it is not certain that one of its axes counts tokens.
     """
-    if any(hasattr(module, 'unroll') for module in tapped.modules()):
-        # Hiera keeps its tokens in the order of its windows.
-        return []
     declared = _declared_prefix(tapped)
     found = tapped.elsewhere()
     if tapped.shape[1] == 1 and (found is None or found[0][1] == 1):
@@ -263,7 +307,7 @@ def _readings_of_tokens(
         for prefix in dict.fromkeys((declared, 0))
         if grid_of(tapped.shape[axis] - prefix, *image, exact=True)
     ]
-    if type(next(tapped.modules())) is nn.LayerNorm:
+    if isinstance(next(tapped.modules()), nn.LayerNorm):
         fits = [layout for layout in fits if layout.axes == 'NLC']
     # A grid behind the declared tokens is no coincidence.
     behind = [layout for layout in fits if layout.prefix_tokens]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import timm
 import tiny_recipes
@@ -54,6 +56,10 @@ def test_certain_layouts(shape, grown, expected):
         ((2, 80, 24), (2, 320, 24), ["layout='NLC'", "layout='NC'"]),
         ((2, 6, 6, 6), (2, 6, 6, 6), ["layout='NCHW': 6 channels on a map",
                                       "layout='NHWC'"]),
+        # The queries of three heads of attention.
+        ((2, 3, 17, 64), (2, 3, 17, 64),
+         ["layout='NCHW': 3 .* 17 x 64, no grid", "layout='NHWC'",
+          "layout='NC': 51 vectors of 64"]),
     ],
 )  # fmt: skip
 def test_ambiguous_tensors_show_their_readings(shape, grown, words):
@@ -68,8 +74,9 @@ def test_ambiguous_tensors_show_their_readings(shape, grown, words):
     [
         ((2, 8, 8), None, ('NCHW', None), "3. Use 'NLC' or 'NCL' or 'NC'"),
         ((2, 8), None, ('NLC', None), "has 2. Use 'NC'"),
-        ((2, 8, 8, 5), (2, 16, 16, 5), ('NCHW', None),
-         r'channels .* change with the image: for 64 x 64 .*16, 16, 5'),
+        ((2, 8, 8, 8), (2, 16, 16, 8), ('NCHW', None),
+         r'channels .* change with the image: for 64 x 64 .*16, 16, 8'),
+        ((2, 8, 8, 5), None, ('NCHW', None), "grid .* in 'NHWC' alone"),
         ((2, 17, 5), (2, 65, 5), ('NCL', None), 'change with the image'),
         ((2, 8, 4, 4), None, (None, 1), 'has no tokens. Leave it out'),
         ((2, 8), None, (None, 1), 'has no tokens. Leave it out'),
@@ -155,8 +162,38 @@ def test_tokens_in_the_order_of_windows_are_no_map():
         def forward(self, inputs, mode='tensor'):
             return self.model(inputs)
 
-    with pytest.raises(ValueError, match='more than one reading'):
+    with pytest.raises(ValueError, match='in the order of windows'):
         found(Classifier(), 'model.blocks.0', (224, 224))
+
+
+def test_dropped_tokens_are_no_map():
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = timm.create_model(
+                'vit_tiny_patch16_224', depth=1, patch_drop_rate=0.75
+            )
+
+        def forward(self, inputs, mode='tensor'):
+            return self.model(inputs)
+
+    with pytest.raises(ValueError, match='dropped at random in training'):
+        found(Classifier(), 'model.blocks.0', (224, 224))
+
+
+def test_tokens_masked_in_training_are_no_smaller_map():
+    made = entry(
+        students=[tapped((2, 17, 4), (2, 65, 4))],
+        teachers=[tapped((2, 16, 4), (2, 64, 4))],
+        neck=None,
+    )
+    teacher = torch.randn(2, 16, 4)
+    masked = torch.randn(2, 5, 4)
+    with pytest.raises(ValueError, match='5 tokens .* grid of 4 x 4 for 32'):
+        made([masked], [teacher], (32, 32), {}, (1, 0, 0))
+    # Of a smaller image they are all.
+    losses, _ = made([masked], [teacher[:, :4]], (16, 16), {}, (1, 0, 0))
+    assert losses['loss_kd'].isfinite()
 
 
 @pytest.mark.parametrize(
@@ -303,3 +340,11 @@ def test_other_numbers_of_positions():
             **KL,
             layout='NLC',
         )
+
+
+def test_layer_norm_of_whole_maps_has_no_channels_last():
+    network = nn.Sequential(nn.LayerNorm([48, 8, 8]))
+    network.norm = network[0]
+    level = tapped((2, 48, 8, 8), network=network)
+    level = dataclasses.replace(level, tap='norm')
+    assert layout_of(level, (32, 32)) == Layout('NCHW')
