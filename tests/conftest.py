@@ -1,7 +1,9 @@
+from collections import OrderedDict
 from contextlib import nullcontext
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from perturbation import Perturbation
 
@@ -68,3 +70,12 @@ def ready(build):
         return model.train()
 
     return function
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What MMEngine's loggers say reaches pytest."""
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    logger = MMLogger.get_instance('teacher')
+    monkeypatch.setattr(logger, 'handlers', [caplog.handler])
+    return caplog

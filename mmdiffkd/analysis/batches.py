@@ -15,7 +15,7 @@ INPUT_SIZES = {
 DATA_LENGTH = 50_000
 
 
-def task_of(student: nn.Module) -> str:
+def package_of(student: nn.Module) -> str:
     """The OpenMMLab package that a model's class is derived from.
 
     Raises:
@@ -44,7 +44,7 @@ def make_batch(
         tuple[Tensor, list]: Normalised images (B, 3, height, width) and data
         samples.
     """
-    task = task_of(model.student)
+    task = package_of(model.student)
     if task == 'mmseg':
         # Otherwise it pads to the size of its recipe.
         model.data_preprocessor.size = size

@@ -17,7 +17,7 @@ from mmdiffkd.models.distillers import Distiller, FrozenTeacher
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.models.necks import DiffKDNeck
 
-from .batches import INPUT_SIZES, make_batch, task_of
+from .batches import INPUT_SIZES, make_batch, package_of
 from .benchmark_neck import compare, leaf
 from .benchmark_report import COMPARED_COLUMNS, PART_COLUMNS
 from .tables import table
@@ -117,7 +117,8 @@ def parts_of(
 def _batch_for(model: Distiller, config: Config) -> tuple[Tensor, list]:
     """A random batch of the size that the config asks for."""
     size = (
-        config.model.get('input_size') or INPUT_SIZES[task_of(model.student)]
+        config.model.get('input_size')
+        or INPUT_SIZES[package_of(model.student)]
     )
     height, width = (size, size) if isinstance(size, int) else size
     batch_size = config.train_dataloader.batch_size

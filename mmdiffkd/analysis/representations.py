@@ -19,7 +19,12 @@ from mmdiffkd.engine.teacher_evaluation import why_not_evaluated
 from mmdiffkd.models.distillers.layout import Layout
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
-from mmdiffkd.utils import load_weights, plain_state_dict, read_checkpoint
+from mmdiffkd.utils import (
+    load_weights,
+    plain_config,
+    plain_state_dict,
+    read_checkpoint,
+)
 from mmdiffkd.utils.data_root import check_data_root
 from mmdiffkd.utils.naming import did_you_mean
 
@@ -99,15 +104,6 @@ def _entry_name(config: Config, name: str | None) -> str:
     return name
 
 
-def _build_student(config: Config) -> nn.Module:
-    """The plain student of a distiller's config."""
-    plain = deepcopy(config)
-    plain.model = config.model.student
-    if config.model.get('data_preprocessor'):
-        plain.data_preprocessor = config.model.data_preprocessor
-    return build_from_config(plain)
-
-
 @torch.no_grad()
 def compare(
     config: Config,
@@ -163,7 +159,7 @@ def compare(
     )
     students = []
     for checkpoint in checkpoints:
-        network = _build_student(config)
+        network = build_from_config(plain_config(config))
         weights = plain_state_dict(read_checkpoint(checkpoint))
         load_weights(network, weights, str(checkpoint))
         students.append(

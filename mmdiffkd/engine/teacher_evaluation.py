@@ -8,18 +8,11 @@ from mmengine.dist import all_gather_object, is_distributed
 from mmengine.runner import Runner
 from torch import nn
 
-from mmdiffkd.models.distillers import Distiller, FrozenTeacher
+from mmdiffkd.models.distillers import Distiller, Entry, FrozenTeacher
+from mmdiffkd.models.distillers.context import task_of
+from mmdiffkd.models.distillers.heads import head_of
 from mmdiffkd.utils import class_names
 from mmdiffkd.utils.randomness import isolated_randomness
-
-#: What models predict, by the base class that their package gives them.
-_TASKS = {
-    'BaseClassifier': 'classification',
-    'BaseDetector': 'detection',
-    'BaseRetriever': 'retrieval',
-    'BaseSegmentor': 'segmentation',
-    'BaseSelfSupervisor': 'self-supervised learning',
-}
 
 #: Where models keep their number of classes; the first one found counts. Of
 #: the heads of a cascade, the last one predicts.
@@ -61,11 +54,17 @@ def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
     """
     teacher = distiller.teacher
     meta = getattr(runner.val_dataloader.dataset, 'metainfo', None)
+    name = type(teacher.network).__name__
     reason = why_not_evaluated(teacher, distiller.student, meta)
     if reason is not None:
-        name = type(teacher.network).__name__
         runner.logger.info(f'The teacher {name} is not evaluated: {reason}')
         return
+    spelled = _other_names(teacher.classes, class_names(meta))
+    if spelled is not None:
+        runner.logger.info(
+            f'The teacher {name} is evaluated, although {spelled} If they '
+            'are other classes, its figures mean nothing.'
+        )
     with isolated_randomness(), torch.no_grad():
         metrics, error = _evaluate(teacher.network, runner)
     if error is not None:
@@ -128,7 +127,13 @@ def why_not_evaluated(
         return (
             f'it has {count} classes, the student {name} has {student_count}.'
         )
-    return _other_names(teacher.classes, class_names(dataset_meta))
+    theirs, ours = teacher.classes, class_names(dataset_meta)
+    reason = _other_names(theirs, ours)
+    if reason and (
+        len(theirs) != len(ours) or _at_other_indices(theirs, ours)
+    ):
+        return reason
+    return None
 
 
 def check_classes(runner: Runner, distiller: Distiller) -> None:
@@ -141,32 +146,44 @@ def check_classes(runner: Runner, distiller: Distiller) -> None:
         distiller (Distiller): Its model.
 
     Raises:
-        ValueError: If the teacher has the classes of the training data in
-            another order.
+        ValueError: If the teacher has classes of the training data at other
+            indices.
     """
-    keys = [
-        f'`distill.{name}`'
-        for name, entry in distiller.distill.items()
-        if entry.spec.loss.cls.over_classes
-    ]
     meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
     theirs, ours = distiller.teacher.classes, class_names(meta)
     reason = _other_names(theirs, ours)
-    if not keys or reason is None:
+    keys = [
+        f'`distill.{name}`'
+        for name, entry in distiller.distill.items()
+        if reason is not None
+        and entry.weight != 0
+        and _compares_classes(entry, distiller.student, len(ours))
+    ]
+    if not keys:
         return
-    text = f'{", ".join(keys)}: a loss compares classes with the teacher, but '
-    if sorted(map(_plain, theirs)) == sorted(map(_plain, ours)):
+    text = f'{", ".join(keys)}: classes are compared with the teacher, but '
+    if _at_other_indices(theirs, ours):
         raise ValueError(
             f'{text}{reason} Give the data set the order of the teacher by '
             '`metainfo`, or train the teacher on these data.'
         )
-    runner.logger.warning(f'{text}{reason}')
+    runner.logger.warning(text + reason)
 
 
-def task_of(network: nn.Module) -> str | None:
-    """What a model predicts; None if it derives from no package's base."""
-    names = (cls.__name__ for cls in type(network).__mro__)
-    return next((_TASKS[name] for name in names if name in _TASKS), None)
+def _compares_classes(entry: Entry, student: nn.Module, count: int) -> bool:
+    """Whether an entry compares logits of the data's classes."""
+    over_classes = entry.spec.loss.cls.over_classes
+    if not entry.spec.compares_logits and over_classes:
+        # The neck makes them with the teacher's head.
+        return True
+    for level in entry.levels:
+        channels = level.shapes[0][1]
+        head = head_of(student, level.names[0], channels)
+        of_classes = over_classes if head is None else head.kind == 'classes'
+        # Of several anchors, or with the background; not objectness.
+        if of_classes and 0 in (channels % count, channels % (count + 1)):
+            return True
+    return False
 
 
 def count_classes(network: nn.Module) -> int | None:
@@ -196,11 +213,21 @@ def _other_names(
     for index, names in enumerate(zip(theirs, ours)):
         if len(set(map(_plain, names))) > 1:
             return (
-                f'its classes are others. Class {index} is {names[0]!r} in '
-                f'its checkpoint and {names[1]!r} in the data. A loss over '
-                'classes needs the same classes in the same order.'
+                f'its classes have other names. Class {index} is '
+                f'{names[0]!r} in its checkpoint and {names[1]!r} in the '
+                'data. A loss over classes needs the same classes in the '
+                'same order.'
             )
     return None
+
+
+def _at_other_indices(theirs: list[str], ours: list[str]) -> bool:
+    """Whether a name is there twice, but not at the same index."""
+    indices = {_plain(name): index for index, name in enumerate(theirs)}
+    return any(
+        indices.get(_plain(name), index) != index
+        for index, name in enumerate(ours)
+    )
 
 
 def _plain(name: str) -> str:

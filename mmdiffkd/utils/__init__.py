@@ -7,7 +7,7 @@ from .checkpoint import (
     plain_state_dict,
     read_checkpoint,
 )
-from .config import find_config, load_config
+from .config import find_config, load_config, plain_config
 from .setup_env import register_all_modules
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     'find_config',
     'load_config',
     'load_weights',
+    'plain_config',
     'plain_state_dict',
     'read_checkpoint',
     'register_all_modules',

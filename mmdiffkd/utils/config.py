@@ -75,6 +75,23 @@ def load_config(source: str | Path | dict | Config) -> Config:
     return config
 
 
+def plain_config(config: Config) -> Config:
+    """A distiller's config with the plain student in its place.
+
+    Args:
+        config (Config): A whole config; that of a plain model is returned as
+            it is.
+    """
+    model = config.model
+    if not {'student', 'teacher', 'distill'} <= model.keys():
+        return config
+    plain = copy.deepcopy(config)
+    plain.model = plain.model.student
+    if model.get('data_preprocessor') is not None:
+        plain.data_preprocessor = model.data_preprocessor
+    return plain
+
+
 def _forget_own_scope(value: object) -> None:
     """Undo what ``_base_ = 'mmdiffkd::...'`` does to every typed dict.
 

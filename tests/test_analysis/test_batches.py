@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdiffkd.analysis.batches import make_batch, task_of
+from mmdiffkd.analysis.batches import make_batch, package_of
 from mmdiffkd.analysis.benchmark_step import build_distiller
 from mmdiffkd.analysis.timing import Settings
 from mmdiffkd.utils import load_config
@@ -57,4 +57,4 @@ def test_every_task_has_a_batch(tmp_path, name, at, levels):
 
 def test_a_model_of_another_package():
     with pytest.raises(ValueError, match='Linear is derived from no model'):
-        task_of(nn.Linear(1, 1))
+        package_of(nn.Linear(1, 1))

@@ -95,7 +95,7 @@ def test_the_teacher_resembles_itself(result):
     [
         ({'head.num_classes': 3}, 'head.fc', 'it has 3 classes, the student'),
         ({'head': None}, 'head.fc', 'it has no head that predicts'),
-        ({}, None, "Class 0 is 'cat' in its checkpoint and 'first' in the"),
+        ({}, None, "Class 0 is 'second' in its checkpoint and 'first' in"),
     ],
     ids=['another number', 'no head', 'other names'],
 )
@@ -110,7 +110,7 @@ def test_teacher_that_is_not_evaluated(
     if weights is not None:
         state = {k: v for k, v in state.items() if not k.startswith(weights)}
     path = str(tmp_path / 'other.pth')
-    names = dict(dataset_meta=dict(classes=['cat', 'second']))
+    names = dict(dataset_meta=dict(classes=['second', 'first']))
     torch.save(dict(state_dict=state, meta=names), path)
     config.model.teacher = dict(config=teacher, checkpoint=path, strict=False)
     found = compare(config, [str(folder / 'student.pth')])

@@ -17,7 +17,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS, MODELS, DefaultScope
 from tiny_recipes import make_runner
 
-from mmdiffkd.engine.teacher_evaluation import count_classes, task_of
+from mmdiffkd.engine.teacher_evaluation import count_classes
+from mmdiffkd.models.distillers.context import task_of
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
 
@@ -129,8 +130,8 @@ def test_evaluation_can_be_switched_off(tmp_path, saved):
     [
         (
             ['second', 'first'],
-            "its classes are others. Class 0 is 'second' in its checkpoint "
-            "and 'first' in the data. A loss over classes needs "
+            "its classes have other names. Class 0 is 'second' in its "
+            "checkpoint and 'first' in the data. A loss over classes needs "
             'the same classes in the same order.',
         ),
         (
@@ -458,17 +459,42 @@ def test_a_model_of_no_package():
 LOGITS = dict(at='head.fc', loss=dict(type='KLDivergence'))
 
 
-def test_a_loss_over_classes_needs_their_order(tmp_path, saved):
+@pytest.mark.parametrize(
+    'entry',
+    [LOGITS, dict(at='head.fc', loss=dict(type='MSELoss'))],
+    ids=['distributions', 'values'],
+)
+def test_logits_need_the_order_of_the_classes(tmp_path, saved, entry):
     model = tiny_recipes.classifier(6)
     teacher = saved(model, classes=['second', 'first'])
-    config = recipe(tmp_path, teacher, LOGITS)
+    config = recipe(tmp_path, teacher, entry)
     with pytest.raises(ValueError, match="`distill.feature`: .*'second' in"):
         train(config)
-    # Features have no classes.
+    # Features have no classes, and an entry that is off compares none.
     train(recipe(tmp_path, teacher))
+    train(recipe(tmp_path, teacher, {**entry, 'weight': 0}))
 
 
-def test_other_names_are_said_of_a_loss_over_classes(tmp_path, saved):
+def test_sides_of_boxes_have_no_classes(tmp_path):
+    teacher = tiny_detectors.detector('gfl', 6)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        weights = MODELS.build(deepcopy(teacher)).state_dict()
+    names = dict(dataset_meta=dict(classes=('second', 'first', 'third')))
+    path = str(tmp_path / 'teacher.pth')
+    torch.save(dict(state_dict=weights, meta=names), path)
+    sides = dict(
+        at=[f'bbox_head.scales.{i}' for i in range(5)],
+        loss=dict(type='KLDivergence', groups=4),
+    )
+    model = tiny_detectors.distiller('gfl', dict(sides=sides))
+    model['teacher']['checkpoint'] = path
+    config = tiny_detectors.recipe(tmp_path, model, epochs=1)
+    config.merge_from_dict(deepcopy(tiny_recipes.DISTILL_LINES))
+    _, lines = train(config)
+    assert len(lines) == 1
+
+
+def test_other_names_are_said_of_logits(tmp_path, saved):
     teacher = saved(tiny_recipes.classifier(6), classes=['cat', 'dog'])
     config = recipe(tmp_path, teacher, LOGITS)
     config.default_hooks.distill.evaluate_teacher = False
@@ -476,5 +502,13 @@ def test_other_names_are_said_of_a_loss_over_classes(tmp_path, saved):
     messages = []
     runner.logger.addFilter(lambda r: messages.append(r.getMessage()) or True)
     runner.train()
-    (found,) = (m for m in messages if m.startswith('`distill.feature`: a lo'))
+    (found,) = (m for m in messages if m.startswith('`distill.feature`: cla'))
     assert "Class 0 is 'cat' in its checkpoint and 'first' in" in found
+
+
+def test_names_may_be_spelled_otherwise(tmp_path, saved):
+    teacher = saved(tiny_recipes.classifier(6), classes=['1st', '2nd'])
+    _, (remark, figures) = train(recipe(tmp_path, teacher))
+    assert 'evaluated, although its classes have other names' in remark
+    assert "Class 0 is '1st'" in remark
+    assert figures == f'INFO - {FIGURES}accuracy/top1: 50.0000'

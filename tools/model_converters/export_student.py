@@ -19,6 +19,7 @@ from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import (
     load_config,
     load_weights,
+    plain_config,
     plain_state_dict,
     read_checkpoint,
 )
@@ -45,9 +46,8 @@ def parse_args() -> argparse.Namespace:
 
 def verify(weights: dict[str, Tensor], config: str, source: str) -> None:
     """Load the weights into the plain model of a config."""
-    cfg = load_config(config)
-    cfg.model = cfg.model.get('student', cfg.model)
-    load_weights(build_from_config(cfg), weights, source)
+    network = build_from_config(plain_config(load_config(config)))
+    load_weights(network, weights, source)
 
 
 def main() -> None:

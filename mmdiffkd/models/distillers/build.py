@@ -9,6 +9,7 @@ from mmdiffkd.models.losses import DistillLoss
 from mmdiffkd.registry import MODELS
 
 from ..part import DistillPart
+from .context import task_of
 from .entry import Entry
 from .heads import check_labels, check_logits, head_of, multi_label_head
 from .layout import Layout, Level, check_pair
@@ -19,6 +20,10 @@ from .spec import EntrySpec, PartSpec
 
 Shapes = tuple[torch.Size, torch.Size]
 _FEATURES = ('map', 'vector', None)
+_TASK_OF_ANNOTATIONS = {
+    'gt_labels': 'classification',
+    'gt_bboxes': 'detection',
+}
 _ONCE_AN_IMAGE = {
     'gt_labels',
     'sample_idx',
@@ -105,6 +110,7 @@ def build_entry(
         several = multi_label_head(students[0].network)
         for part in parts:
             check_labels(where, part, several)
+            _check_task(where, part, students[0].network)
     if box_heads is None:
         _check_rows(where, levels, parts)
     return Entry(name, spec, necks, losses, levels, box_heads)
@@ -255,6 +261,21 @@ def _check_asked(
                 f'{where} has no `teacher_head`, which its {name} asks for. '
                 "Name the teacher's classifier, for instance teacher_head="
                 "'head.fc'."
+            )
+
+
+def _check_task(
+    where: str, part: DistillPart, student: torch.nn.Module
+) -> None:
+    """Refuse a part that asks for annotations of another task."""
+    task = task_of(student)
+    for name, needed in _TASK_OF_ANNOTATIONS.items():
+        if task is not None and task != needed and name in part.asks_for:
+            raise ValueError(
+                f'{where}: {type(part).__name__} asks for `{name}`, which '
+                f'data for {needed} have alone, but the student '
+                f'{type(student).__name__} is a model for {task}. Use '
+                'another loss or neck, or an option of it that needs none.'
             )
 
 

@@ -8,6 +8,21 @@ from torch import Tensor, nn
 
 from .rois import Sampled
 
+#: What models predict, by the base class that their package gives them.
+_TASKS = {
+    'BaseClassifier': 'classification',
+    'BaseDetector': 'detection',
+    'BaseRetriever': 'retrieval',
+    'BaseSegmentor': 'segmentation',
+    'BaseSelfSupervisor': 'self-supervised learning',
+}
+
+
+def task_of(network: nn.Module) -> str | None:
+    """What a model predicts; None if it derives from no package's base."""
+    names = (cls.__name__ for cls in type(network).__mro__)
+    return next((_TASKS[name] for name in names if name in _TASKS), None)
+
 
 def batch_supply(
     inputs: Tensor, data_samples: list | None

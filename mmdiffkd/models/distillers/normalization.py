@@ -131,6 +131,12 @@ class Conversion(NamedTuple):
             ValueError: If there is no conversion.
         """
         check_channels(student.channels, teacher.channels)
+        for role, each in (('student', student), ('teacher', teacher)):
+            if 0 in each.std:
+                raise ValueError(
+                    f'`{role}.data_preprocessor.std` is {list(each.std)}, '
+                    'by which nothing can be divided. Use numbers above 0.'
+                )
         channels = student.channels or teacher.channels or 1
         swap = student.swap != teacher.swap
         s_mean, s_std, t_mean, t_std = (
@@ -254,6 +260,16 @@ def match_preprocessors(
         + ('' if conversion is None else "; the teacher's input is converted"),
         'current',
     )
+    if conversion is not None and not any(each.raw for each in found):
+        widths = sorted(max(each.std) for each in found)
+        if widths[1] > 50 * widths[0]:
+            print_log(
+                'Student and teacher expect images of far apart scales. If '
+                'one of them was trained on values from 0 to 1, multiply its '
+                '`mean` and `std` by 255: both get images from 0 to 255.',
+                'current',
+                logging.WARNING,
+            )
     if not (known or same):
         keys = ' and '.join(
             f'`{role}.data_preprocessor`'

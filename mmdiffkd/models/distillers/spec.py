@@ -425,7 +425,7 @@ class TeacherSpec(Spec):
 
     config: Any = _key(
         "The teacher's whole config: a path, a package::name, or the config "
-        'itself.',
+        "itself. Of a distiller's it is the student that teaches.",
         "Add teacher=dict(config=...), a path, a 'package::name' or the "
         'config itself.',
     )

@@ -17,6 +17,7 @@ from mmdiffkd.utils import (
     class_names,
     load_config,
     load_weights,
+    plain_config,
     plain_state_dict,
     read_checkpoint,
 )
@@ -120,6 +121,7 @@ class FrozenTeacher(nn.Module):
                 '`teacher.config` is no whole config: it has no key `model`. '
                 'Give dict(model=..., default_scope=...) or a file.'
             )
+        config = plain_config(config)
         network = revert_sync_batchnorm(build_from_config(config))
         self._preprocessor_is_given = spec.data_preprocessor is not None
         if self._preprocessor_is_given:

@@ -215,3 +215,9 @@ def test_mixed_precision_of_two_stages(ready):
     with torch.autocast('cuda', torch.float16):
         logged = step(model)
     assert logged['distill.boxes.loss_kd'] > 0
+
+
+def test_one_class_an_image_is_not_asked_of_detectors(ready):
+    entry = dict(at='roi_head.bbox_head.fc_cls', loss=dict(type='DKDLoss'))
+    with pytest.raises(ValueError, match='`gt_labels`.* for detection'):
+        make(ready, 'faster', classes=entry)

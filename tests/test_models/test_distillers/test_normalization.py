@@ -20,6 +20,7 @@ from mmdiffkd.models.distillers.normalization import (
     check_channels,
     describe,
     image_channels,
+    match_preprocessors,
 )
 
 NUMBERS = dict(mean=[120.0, 118.5, 110.0], std=[60.0, 58.0, 57.25])
@@ -223,3 +224,19 @@ def test_conversion_lets_the_device_run_on():
     with NoSynchronisation():
         conversion(values)
     assert copy.deepcopy(conversion)(values).shape == values.shape
+
+
+def test_a_deviation_of_zero_is_an_error():
+    flat = Normalization(mean=(1.0,), std=(0.0,))
+    with pytest.raises(ValueError, match='`teacher.data_preprocessor.std` is'):
+        Conversion.between(Normalization(), flat)
+    with pytest.raises(ValueError, match='`student.data_preprocessor.std` is'):
+        Conversion.between(flat, Normalization())
+
+
+@pytest.mark.parametrize('scale, words', [(1 / 255, True), (1, False)])
+def test_numbers_for_images_from_0_to_1_are_a_warning(log, scale, words):
+    teacher = {k: [x * scale for x in v] for k, v in NUMBERS.items()}
+    pair = ImgDataPreprocessor(**ONE), ImgDataPreprocessor(**teacher)
+    match_preprocessors(*pair)
+    assert ('far apart scales' in log.text) == words

@@ -2,12 +2,10 @@ import copy
 import functools
 import logging
 import re
-from collections import OrderedDict
 
 import pytest
 import tiny_recipes
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -607,15 +605,6 @@ def test_fast_teachers_yield_the_same(family, tmp_path, log):
 
 
 @pytest.fixture
-def log(caplog, monkeypatch):
-    """What MMEngine's loggers say reaches pytest."""
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    logger = MMLogger.get_instance('teacher')
-    monkeypatch.setattr(logger, 'handlers', [caplog.handler])
-    return caplog
-
-
-@pytest.fixture
 def checkpoint(tmp_path):
     """Of the tiny teacher, with the statistics of a trained one."""
     return saved(tmp_path, with_statistics(frozen().network))
@@ -807,3 +796,14 @@ def test_a_network_that_folding_would_change_is_an_error(checkpoint):
     )
     with pytest.raises(ValueError, match='teacher.fold_batch_norm` moves'):
         teacher.init_weights()
+
+
+def test_the_student_of_a_distiller_teaches(build):
+    model = tiny_recipes.distiller()
+    model['data_preprocessor'] = model['student'].pop('data_preprocessor')
+    teacher = FrozenTeacher(
+        config=dict(model=model, default_scope='mmpretrain'), checkpoint=None
+    )
+    assert type(teacher.network).__name__ == 'ImageClassifier'
+    mean = model['data_preprocessor']['mean']
+    assert teacher.network.data_preprocessor.mean.flatten().tolist() == mean
