@@ -171,11 +171,14 @@ def check_classes(runner: Runner, distiller: Distiller) -> None:
 
 
 def _compares_classes(entry: Entry, student: nn.Module, count: int) -> bool:
-    """Whether an entry compares logits of the data's classes."""
-    over_classes = entry.spec.loss.cls.over_classes
-    if not entry.spec.compares_logits and over_classes:
-        # The neck makes them with the teacher's head.
+    """Whether an entry takes the teacher's classes for those of the data."""
+    asked = {name for part in entry.parts for name in part.asks_for}
+    if 'gt_labels' in asked and asked & {'teacher_head', 'teacher_logits'}:
         return True
+    # A neck that makes logits does so with the teacher's head on both sides.
+    over_classes = (
+        entry.spec.loss.cls.over_classes and entry.spec.compares_logits
+    )
     for level in entry.levels:
         channels = level.shapes[0][1]
         head = head_of(student, level.names[0], channels)

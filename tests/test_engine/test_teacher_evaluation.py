@@ -457,12 +457,27 @@ def test_a_model_of_no_package():
 
 
 LOGITS = dict(at='head.fc', loss=dict(type='KLDivergence'))
+BY_THE_TEACHER = dict(
+    at='backbone[-1]',
+    teacher_head='head.fc',
+    neck=dict(type='DiffKDClassifierNeck'),
+    loss=dict(type='KLDivergence'),
+)
 
 
 @pytest.mark.parametrize(
     'entry',
-    [LOGITS, dict(at='head.fc', loss=dict(type='MSELoss'))],
-    ids=['distributions', 'values'],
+    [
+        LOGITS,
+        dict(at='head.fc', loss=dict(type='MSELoss')),
+        dict(
+            at='backbone[-1]',
+            teacher_head='head.fc',
+            neck=dict(type='DSKDNeck'),
+            loss=dict(type='MSELoss'),
+        ),
+    ],
+    ids=['distributions', 'values', 'labels'],
 )
 def test_logits_need_the_order_of_the_classes(tmp_path, saved, entry):
     model = tiny_recipes.classifier(6)
@@ -470,8 +485,10 @@ def test_logits_need_the_order_of_the_classes(tmp_path, saved, entry):
     config = recipe(tmp_path, teacher, entry)
     with pytest.raises(ValueError, match="`distill.feature`: .*'second' in"):
         train(config)
-    # Features have no classes, and an entry that is off compares none.
+    # Features have no classes, the teacher's head takes both features in its
+    # own order, and an entry that is off compares none.
     train(recipe(tmp_path, teacher))
+    train(recipe(tmp_path, teacher, BY_THE_TEACHER))
     train(recipe(tmp_path, teacher, {**entry, 'weight': 0}))
 
 
