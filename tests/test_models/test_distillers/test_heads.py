@@ -129,6 +129,11 @@ STACKED = head('StackedLinearClsHead', mid_channels=[5, 8])
             ['head', 'head.head'],
             [],
         ),
+        (
+            head('LeViTClsHead', distillation=False),
+            ['head', 'head.head', 'head.head.linear'],
+            ['head.head.bn'],
+        ),
     ],
 )
 def test_classifiers_of_several_layers(config, logits, features):
