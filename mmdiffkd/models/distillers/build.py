@@ -224,18 +224,20 @@ def _check_heads(
             f'{where[:-1]}.activation` is {spec.activation!r}, but '
             f'{type(loss).__name__} reads no logits. Leave it out.'
         )
+    levels = []
     for student, teacher, shapes in zip(students, teachers, compared):
         taps = student.tap, teacher.tap
-        if not spec.compares_logits:
+        if spec.neck is not None and not spec.compares_logits:
             # The neck makes logits with the teacher's head.
             taps = None, spec.teacher_head
         heads = tuple(
             None
             if tap is None or tapped.network is None
-            else head_of(tapped.network, tap, shape[1])
+            else head_of(tapped.network, tap, shape[1], tapped is student)
             for tapped, tap, shape in zip((student, teacher), taps, shapes)
         )
-        check_logits(where, loss, heads, spec.activation)
+        levels.append((student.name, heads))
+    check_logits(where, loss, levels, spec.activation)
 
 
 def _check_asked(

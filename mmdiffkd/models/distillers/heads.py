@@ -1,9 +1,8 @@
 """What a tapped tensor of logits is, and which losses may compare it."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -11,6 +10,15 @@ from torch.nn.modules.conv import _ConvNd
 from mmdiffkd.models.losses import DistillLoss
 
 from ..part import DistillPart
+from .known_heads import (
+    ACTIVATIONS,
+    CHANGING,
+    DECISIVE,
+    RULES,
+    WITH_QUERIES,
+    WRAPPERS,
+    Rule,
+)
 from .taps import Tap
 
 
@@ -21,8 +29,9 @@ class Head:
     Attributes:
         name (str): The head's class.
         kind (str): ``'classes'``; ``'bins'``, for each side of a box a
-            distribution over its distance; or ``'other'``, such as box
-            offsets.
+            distribution over its distance; ``'other'``, such as box
+            offsets; ``'unclear'``, one of several of these; or
+            ``'changing'``, something else in training than otherwise.
         activation (str or None): ``'softmax'`` or ``'sigmoid'``, with which
             the head is trained; None where it is neither.
         groups (int): Distributions side by side on the channels: one for
@@ -31,6 +40,8 @@ class Head:
             Defaults to None.
         several_labels (bool): Whether an image may have several labels.
             Defaults to False.
+        words (str): What an unclear or changing tensor is. Defaults to ''.
+        cure (str): What to tap in its place. Defaults to ''.
     """
 
     name: str
@@ -39,98 +50,28 @@ class Head:
     groups: int = 1
     size: int | None = None
     several_labels: bool = False
+    words: str = ''
+    cure: str = ''
 
     def __str__(self) -> str:
-        if self.activation is None:
-            words = 'values such as box offsets, no plain logits'
-        elif self.activation == 'sigmoid':
-            words = 'a sigmoid for each channel'
-        else:
-            unit = 'bins' if self.kind == 'bins' else 'classes'
-            words = f'{self.groups} distributions of {self.size} {unit}'
-            if self.groups == 1:
-                words = f'a softmax over {self.size} {unit}'
         several = ', several labels an image' if self.several_labels else ''
-        return f'{self.name}: {words}{several}'
+        return f'{self.name}: {self.what}{several}'
+
+    @property
+    def what(self) -> str:
+        """What it holds, in words."""
+        if self.activation is None:
+            others = 'values such as box offsets or parts of a sum'
+            return self.words or f'{others}, no plain logits'
+        if self.activation == 'sigmoid':
+            return 'a sigmoid for each channel'
+        unit = 'bins' if self.kind == 'bins' else 'classes'
+        if self.groups == 1:
+            return f'a softmax over {self.size} {unit}'
+        return f'{self.groups} distributions of {self.size} {unit}'
 
 
-class _Rule(NamedTuple):
-    """Where heads of some base classes have their logits.
-
-    Attributes:
-        bases (tuple[str, ...]): Names of the base classes.
-        loss (str): The attribute with the loss on the logits.
-        size (str): The attribute with the channels of one distribution;
-            empty where all channels are one.
-        logits (str): Names of the layers that return logits, as a pattern.
-        sigmoids (str): Of those trained with a sigmoid whatever the loss is.
-        others (str): Of those that return something else.
-    """
-
-    bases: tuple[str, ...]
-    loss: str
-    size: str
-    logits: str
-    sigmoids: str = ''
-    others: str = ''
-
-
-_CLS = r'(?!.*(bbox|reg)_cls)(\w+_)?cls(_out|_embed|_branches)?'
-_BOXES = (
-    r'(\w+_)?(reg|reg_refine|reg_branches|bbox_pred|pts\w*_out)'
-    r'|scales(_refine)?'
-)
-_RULES = (
-    _Rule(
-        ('ClsHead', 'MultiLabelClsHead'),
-        'loss_module',
-        'num_classes',
-        r'fc2?|(layers\.)?head(_dist)?|dist_head|(conv|trans)_cls_head',
-    ),
-    _Rule(
-        ('BaseDecodeHead',),
-        'loss_decode',
-        'out_channels',
-        r'(\w+_)?(conv|cls|fc)_seg',
-    ),
-    _Rule(('SSDHead',), '', 'cls_out_channels', 'cls_convs', '', 'reg_convs'),
-    # Classes, boxes and objectness of all anchors share the channels.
-    _Rule(('YOLOV3Head',), '', '', '', '', 'convs_pred'),
-    _Rule(('BBoxHead',), 'loss_cls', '', _CLS, '', _BOXES),
-    _Rule(
-        ('BaseDenseHead', 'DETRHead', 'BaseMaskHead'),
-        'loss_cls',
-        'cls_out_channels',
-        _CLS,
-        r'(\w+_)?(centerness|iou|obj)',
-        _BOXES,
-    ),
-)
-_WRAPPERS = 'TimmClassifier', 'HuggingFaceClassifier'
-#: What they return has queries on axis 1, not channels.
-_WITH_QUERIES = 'DETRHead', 'MaskFormerHead'
-
-#: Of losses that do not say it by ``use_sigmoid``.
-_ACTIVATIONS = {
-    'BCEWithLogitsLoss': 'sigmoid',
-    'CrossEntropyLoss': 'softmax',
-    'FocalLoss': 'sigmoid',
-    'GaussianFocalLoss': 'sigmoid',
-    'OhemCrossEntropy': 'softmax',
-    'TverskyLoss': 'softmax',
-}
-#: What decides of which kind a head's outputs are.
-_DECISIVE = (
-    'forward',
-    'forward_single',
-    'cls_seg',
-    'loss',
-    '_get_loss',
-    'loss_by_feat',
-    'loss_by_feat_single',
-)
-
-
+_ROLES = 'student', 'teacher'
 _TAKES = {
     'softmax': 'a softmax over the channels',
     'sigmoid': 'a sigmoid for each channel',
@@ -139,15 +80,23 @@ _CURES = {
     'softmax': "dict(type='KLDivergence')",
     'sigmoid': "dict(type='BinaryKLDivergence')",
 }
+_ON_VALUES = (
+    "Use a loss on values, for instance loss=dict(type='SmoothL1Loss') or "
+    "loss=dict(type='MSELoss')."
+)
 
 
-def head_of(network: nn.Module, tap: str, channels: int) -> Head | None:
+def head_of(
+    network: nn.Module, tap: str, channels: int, training: bool = False
+) -> Head | None:
     """What the tensor of a tap is, if it is what a known head returns.
 
     Args:
         network (nn.Module): The student or the teacher.
         tap (str): The tap, as written in the config.
         channels (int): The tensor's channels.
+        training (bool): Whether the network runs in training, as the student
+            does. Defaults to False.
 
     Returns:
         Head | None: None where nothing is certain: a feature; a head that
@@ -157,17 +106,17 @@ def head_of(network: nn.Module, tap: str, channels: int) -> Head | None:
     tap = Tap(tap)
     if tap.reads_input:
         return None
-    if _is_a(network, _WRAPPERS) and _is_stock(network):
+    if _is_a(network, WRAPPERS) and _is_stock(network):
         return _in_wrapper(network, tap.path, channels)
     parts = tap.path.split('.')
     for depth in range(len(parts), 0, -1):
         head = network.get_submodule('.'.join(parts[:depth]))
-        for rule in _RULES:
+        for rule in RULES:
             if _is_a(head, rule.bases):
                 if not _is_stock(head):
                     return None
                 if depth == len(parts):
-                    return _whole(head, rule, channels)
+                    return _whole(network, tap.path, rule, channels, training)
                 return _layer(head, rule, '.'.join(parts[depth:]), channels)
     return None
 
@@ -192,66 +141,83 @@ def multi_label_head(network: nn.Module) -> Head | None:
 def check_logits(
     where: str,
     loss: DistillLoss,
-    heads: tuple[Head | None, Head | None],
+    levels: Sequence[tuple[str, tuple[Head | None, Head | None]]],
     said: str | None,
 ) -> None:
     """Refuse a loss that reads logits as what they are not.
 
     Args:
         where (str): The entry, for messages.
-        loss (DistillLoss): The loss; one whose ``activation`` is None is not
-            checked.
-        heads (tuple[Head | None, Head | None]): What the student's and the
-            teacher's tensors are; what is None is not checked.
-        said (str, optional): The activation that the entry states for both,
+        loss (DistillLoss): The loss; one whose ``activation`` is None takes
+            all but what changes in training.
+        levels (Sequence[tuple[str, tuple[Head | None, Head | None]]]): For
+            each level its name, and what the student's and the teacher's
+            tensors are; what is None is not checked.
+        said (str, optional): The activation that the entry states for all,
             in place of what their heads were trained with.
 
     Raises:
         ValueError: If the loss takes another activation or other groups, or
-            the tensors are no logits, or student and teacher differ.
+            the tensors are no logits or may be something else, or student
+            and teacher differ.
     """
     wanted, name = loss.activation, type(loss).__name__
+    if wanted and said not in (None, wanted):
+        raise ValueError(
+            f'{where[:-1]}.activation` is {said!r}, but {name} takes '
+            f'{_TAKES[wanted]}. Use loss={_CURES[said]}, or leave '
+            '`activation` out.'
+        )
+    for level, heads in levels:
+        for role, head in zip(_ROLES, heads):
+            if head and head.kind == 'changing':
+                raise ValueError(
+                    f"{where} at {level}: {name} cannot compare the {role}'s "
+                    f'tensor ({head}). {head.cure}'
+                )
     if wanted is None:
         return
-    if said is not None:
-        if said != wanted:
+    certain = []
+    for level, heads in levels:
+        known = [(r, h) for r, h in zip(_ROLES, heads) if h]
+        if said is not None:
+            known = [(r, h) for r, h in known if h.activation == said]
+        certain.append((level, known))
+    apart = _apart(certain)
+    for level, known in certain:
+        at = f'{where} at {level}' if len(levels) > 1 else where
+        for role, head in known:
+            if head.activation is None:
+                what = f"{role}'s tensor is something else"
+                if head.kind == 'unclear':
+                    what = f"{role}'s tensor may be something else"
+                raise ValueError(
+                    f'{at}: {name} compares logits, but the {what} ({head}). '
+                    f'{head.cure or apart or _ON_VALUES} If it holds logits '
+                    f'all the same, write activation={wanted!r} in the entry.'
+                )
+        if len({head.activation for _, head in known}) == 2:
             raise ValueError(
-                f'{where[:-1]}.activation` is {said!r}, but {name} takes '
-                f'{_TAKES[wanted]}. Use loss={_CURES[said]}, or leave '
-                '`activation` out.'
+                f'{at}: the logits of student and teacher are of two kinds '
+                f'({known[0][1]}; {known[1][1]}). Use a teacher whose head is '
+                f"of the student's kind. {_otherwise(wanted)}"
             )
-        heads = tuple(h if h and h.activation == said else None for h in heads)
-    known = [(r, h) for r, h in zip(('student', 'teacher'), heads) if h]
-    for role, head in known:
-        if head.activation is None:
-            raise ValueError(
-                f"{where}: {name} compares logits, but the {role}'s tensor "
-                f'is something else ({head}). Use a loss on values, for '
-                "instance loss=dict(type='SmoothL1Loss') or "
-                "loss=dict(type='MSELoss'). If it holds logits all the same, "
-                f'write activation={wanted!r} in the entry.'
-            )
-    if len({head.activation for _, head in known}) == 2:
-        raise ValueError(
-            f'{where}: the logits of student and teacher are of two kinds '
-            f'({known[0][1]}; {known[1][1]}). Use a teacher whose head is of '
-            f"the student's kind. {_otherwise(wanted)}"
-        )
-    for role, head in known:
-        if head.activation != wanted:
-            raise ValueError(
-                f"{where}: {name} takes {_TAKES[wanted]}, but the {role}'s "
-                f'head gives something else ({head}). Use loss='
-                f'{_cure(head)}. {_otherwise(wanted)}'
-            )
-        if wanted == 'softmax' and head.groups != loss.groups:
-            takes = f'{loss.groups} distributions side by side'
-            if loss.groups == 1:
-                takes = 'one distribution over all channels'
-            raise ValueError(
-                f"{where}: {name} takes {takes}, but the {role}'s head gives "
-                f'another number ({head}). Use loss={_cure(head)}.'
-            )
+        for role, head in known:
+            cure = apart or f'Use loss={_cure(head)}.'
+            if head.activation != wanted:
+                raise ValueError(
+                    f"{at}: {name} takes {_TAKES[wanted]}, but the {role}'s "
+                    f'head gives something else ({head}). {cure} '
+                    f'{_otherwise(wanted)}'
+                )
+            if wanted == 'softmax' and head.groups != loss.groups:
+                takes = f'{loss.groups} distributions side by side'
+                if loss.groups == 1:
+                    takes = 'one distribution over all channels'
+                raise ValueError(
+                    f"{at}: {name} takes {takes}, but the {role}'s head "
+                    f'gives another number ({head}). {cure}'
+                )
 
 
 def check_labels(where: str, part: DistillPart, head: Head | None) -> None:
@@ -283,13 +249,31 @@ def _otherwise(wanted: str) -> str:
 
 
 def _cure(head: Head) -> str:
-    """The loss for a head's logits."""
+    """The loss for what a head gives."""
+    if head.activation is None:
+        return "dict(type='SmoothL1Loss')"
     if head.groups == 1:
         return _CURES[head.activation]
     grouped = f"dict(type='KLDivergence', groups={head.groups})"
     if head.kind == 'bins' and head.groups == 4:
         return f"dict(type='LDLoss') or loss={grouped}"
     return grouped
+
+
+def _apart(levels: Sequence[tuple[str, Sequence[tuple[str, Head]]]]) -> str:
+    """The cure where no one loss suits all levels."""
+    losses, activations = {}, set()
+    for level, known in levels:
+        for _, head in known:
+            if head.kind == 'unclear':
+                continue
+            losses.setdefault(_cure(head), {})[level] = None
+            activations.add(head.activation)
+    if len(losses) < 2 or len(levels) < 2:
+        return ''
+    what = 'number of groups' if len(activations) == 1 else 'kind of tensor'
+    each = '; '.join(f'loss={x} at {", ".join(y)}' for x, y in losses.items())
+    return f'Write an entry for each {what}: {each}.'
 
 
 def _is_a(module: nn.Module, names: tuple[str, ...]) -> bool:
@@ -302,7 +286,7 @@ def _is_a(module: nn.Module, names: tuple[str, ...]) -> bool:
 
 def _is_stock(head: nn.Module) -> bool:
     """Whether outputs and loss are made by one of the three packages."""
-    methods = (getattr(type(head), name, None) for name in _DECISIVE)
+    methods = (getattr(type(head), name, None) for name in DECISIVE)
     return all(
         method.__module__.split('.')[0] in ('mmpretrain', 'mmdet', 'mmseg')
         for method in methods
@@ -310,36 +294,55 @@ def _is_stock(head: nn.Module) -> bool:
     )
 
 
-def _whole(head: nn.Module, rule: _Rule, channels: int) -> Head | None:
+def _whole(
+    network: nn.Module, path: str, rule: Rule, channels: int, training: bool
+) -> Head | None:
     """What a head returns, by channels where it returns several things."""
+    head = network.get_submodule(path)
+    own, by = type(head).__name__, type(head).forward.__qualname__
+    if change := CHANGING.get((by.split('.')[0], training)):
+        words, cure = change
+        return Head(own, 'changing', None, words=words, cure=cure.format(path))
     if rule.loss == 'loss_module':
         # This loss is given just what the head returns.
         return _logits(head, rule, channels)
-    if _is_a(head, _WITH_QUERIES):
+    if _is_a(head, WITH_QUERIES):
         return None
     if getattr(getattr(head, rule.loss, None), 'activated', False):
         # It returns probabilities already.
-        return Head(type(head).__name__, 'other', None)
-    found = {
-        _layer(head, rule, path, channels)
-        for path, layer in _children(head)
-        if _width(layer) == channels
-    }
-    return found.pop() if len(found) == 1 else None
+        return Head(own, 'other', None)
+    found = {}
+    for name, layer in _children(head):
+        tap = f'{path}.{name}'
+        if _width(layer) == channels:
+            known = head_of(network, tap, channels, training)
+            if known is not None:
+                known = replace(known, name=own, several_labels=False)
+                found.setdefault(known, f'{tap!r} ({known.what})')
+    if len(found) > 1:
+        words = f'{channels} channels, as several of its layers return'
+        cure = f'Tap the one that you mean: {" or ".join(found.values())}.'
+        return Head(own, 'unclear', None, words=words, cure=cure)
+    return next(iter(found), None)
 
 
 def _layer(
-    head: nn.Module, rule: _Rule, path: str, channels: int
+    head: nn.Module, rule: Rule, path: str, channels: int
 ) -> Head | None:
     """What a layer of a head returns."""
-    *parents, last = path.split('.')
-    parent = head.get_submodule('.'.join(parents))
-    in_sequence = last.isdigit() and isinstance(parent, nn.Sequential)
-    if in_sequence and int(last) < len(parent) - 1:
-        return None
-    name = re.sub(r'\.\d+', '', path)
+    module, names = head, []
+    for part in path.split('.'):
+        if (
+            isinstance(module, nn.Sequential)
+            and part != [*module._modules][-1]
+        ):
+            return None
+        if not (part.isdigit() or _is_bare(module)):
+            names.append(part)
+        module = module.get_submodule(part)
+    name = '.'.join(names)
     # The last of StackedLinearClsHead's layers has a name of its own.
-    if head.get_submodule(path) is getattr(head, 'fc', None):
+    if module in getattr(head, 'fc', nn.Identity()).modules():
         name = 'fc'
     if re.fullmatch(rule.logits, name):
         return _logits(head, rule, channels)
@@ -354,7 +357,7 @@ def _layer(
     return None
 
 
-def _logits(head: nn.Module, rule: _Rule, channels: int) -> Head | None:
+def _logits(head: nn.Module, rule: Rule, channels: int) -> Head | None:
     own, loss = type(head).__name__, getattr(head, rule.loss, None)
     if getattr(loss, 'custom_activation', False):
         return Head(f'{own} with {type(loss).__name__}', 'other', None)
@@ -391,7 +394,7 @@ def _activations(loss: nn.Module | None) -> set[str]:
         # A mask of its own for each class, instead of one class a pixel.
         sigmoid = sigmoid or getattr(loss, 'use_mask', False)
         return {'sigmoid' if sigmoid else 'softmax'}
-    activation = _ACTIVATIONS.get(type(loss).__name__)
+    activation = ACTIVATIONS.get(type(loss).__name__)
     return {activation} if activation else set()
 
 
@@ -407,22 +410,29 @@ def _in_wrapper(network: nn.Module, path: str, channels: int) -> Head | None:
     behind = set(network.get_submodule(path).modules())
     if channels != classes or behind.isdisjoint(map(_last, layers)):
         return None
-    return _logits(network, _RULES[0], channels)
+    return _logits(network, RULES[0], channels)
 
 
 def _children(head: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in head.named_children():
-        if isinstance(child, nn.ModuleList):
-            for i, item in enumerate(child):
-                yield f'{name}.{i}', item
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            for key, item in child.named_children():
+                yield f'{name}.{key}', item
         else:
             yield name, child
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Whether it is a ConvModule that returns what its convolution does."""
+    return _is_a(module, ('ConvModule',)) and not (
+        module.with_norm or module.with_activation
+    )
 
 
 def _last(module: nn.Module) -> nn.Module:
     while isinstance(module, nn.Sequential) and len(module):
         module = module[-1]
-    return module
+    return module.conv if _is_bare(module) else module
 
 
 def _width(module: nn.Module) -> int | None:
@@ -430,4 +440,7 @@ def _width(module: nn.Module) -> int | None:
     layer = _last(module)
     if isinstance(layer, nn.Linear):
         return layer.out_features
-    return layer.out_channels if isinstance(layer, _ConvNd) else None
+    if isinstance(layer, _ConvNd):
+        return layer.out_channels
+    # A task's head.
+    return getattr(layer, 'num_classes', None)

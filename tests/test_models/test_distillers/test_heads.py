@@ -32,11 +32,13 @@ from mmdiffkd.models.necks.dskd import DSKDNeck
 from mmdiffkd.utils import load_config
 
 
-def found_at(network, tap):
+def found_at(network, tap, training=False):
     """What each level of a tap is, from the tensors that it yields."""
     taps = Taps(network, [tap], 'student')
     shapes, _ = dry_run(network, taps, (64, 64), training=True)
-    heads = [head_of(network, tap, shape[1]) for shape in shapes[tap]]
+    heads = [
+        head_of(network, tap, shape[1], training) for shape in shapes[tap]
+    ]
     return [head and str(head) for head in heads]
 
 
@@ -110,7 +112,11 @@ STACKED = head('StackedLinearClsHead', mid_channels=[5, 8])
 @pytest.mark.parametrize(
     'config, logits, features',
     [
-        (STACKED, ['head', 'head.layers.2'], ['head.layers.0']),
+        (
+            STACKED,
+            ['head', 'head.layers.2', 'head.layers.2.fc'],
+            ['head.layers.0', 'head.layers.0.fc'],
+        ),
         (head(VIT), ['head', 'head.layers.head'], []),
         (
             head(VIT, hidden_dim=5),
@@ -122,6 +128,11 @@ STACKED = head('StackedLinearClsHead', mid_channels=[5, 8])
             head('EfficientFormerClsHead', distillation=False),
             ['head', 'head.head'],
             [],
+        ),
+        (
+            head('LeViTClsHead', distillation=False),
+            ['head', 'head.head', 'head.head.linear'],
+            ['head.head.bn'],
         ),
     ],
 )
@@ -150,23 +161,56 @@ def test_parts_of_a_sum_of_heads_are_no_logits():
     assert found.endswith(
         'a sigmoid for each channel, several labels an image'
     )
-    assert found_at(network, 'head.csra_heads.0') == [None]
-    assert found_at(network, 'head.csra_heads.0.head') == [None]
+    for part in ('head.csra_heads.0', 'head.csra_heads.1.head'):
+        assert found_at(network, part) == [f'CSRAClsHead: {OFFSETS}']
+
+
+def multi_task(parts):
+    tasks = dict(
+        kind=dict(type='LinearClsHead', num_classes=5),
+        parts=dict(type='MultiLabelLinearClsHead', num_classes=parts),
+    )
+    return classifier(
+        dict(type='MultiTaskHead', task_heads=tasks, in_channels=16)
+    )
 
 
 def test_each_task_has_its_own_head():
-    tasks = dict(
-        kind=head('LinearClsHead'),
-        parts=dict(type='MultiLabelLinearClsHead', num_classes=3),
-    )
-    config = dict(type='MultiTaskHead', task_heads=tasks, in_channels=16)
-    del tasks['kind']['in_channels']
-    network = classifier(config)
-    assert found_at(network, 'head.task_heads.kind.fc') == [SOFTMAX]
-    (parts,) = found_at(network, 'head.task_heads.parts')
-    assert 'a sigmoid for each channel, several labels an image' in parts
-    assert found_at(network, 'head') == [None, None]
+    network = multi_task(3)
+    for training in (False, True):
+        at = 'head.task_heads.kind.fc'
+        assert found_at(network, at, training) == [SOFTMAX]
+        (parts,) = found_at(network, 'head.task_heads.parts', training)
+        assert 'a sigmoid for each channel, several labels an image' in parts
     assert multi_label_head(network).name == 'MultiTaskHead'
+
+
+def test_the_heads_of_all_tasks_at_once():
+    name = 'MultiTaskHead'
+    assert found_at(multi_task(3), 'head') == [
+        f'{name}: a softmax over 5 classes',
+        f'{name}: {EACH}',
+    ]
+    # As many labels as classes: which is which is not certain.
+    found = head_of(multi_task(5), 'head', 5)
+    assert found.kind == 'unclear'
+    assert found.cure == (
+        "Tap the one that you mean: 'head.task_heads.kind' (a softmax over 5 "
+        f"classes) or 'head.task_heads.parts' ({EACH})."
+    )
+    # The loss of the student calls the head of each task.
+    found = head_of(multi_task(3), 'head', 5, training=True)
+    assert found.kind == 'changing' and "'head.task_heads.NAME'" in found.cure
+
+
+def test_only_a_student_gives_logits_with_a_margin():
+    network = classifier(head('ArcFaceClsHead', num_subcenters=2))
+    for tap in ('head', 'head.norm_product'):
+        expected = ['ArcFaceClsHead: a softmax over 5 classes']
+        assert found_at(network, tap) == expected
+    assert found_at(network, 'head.norm_product', training=True) == expected
+    found = head_of(network, 'head', 5, training=True)
+    assert found.kind == 'changing' and "'head.norm_product'" in found.cure
 
 
 @MMPRETRAIN.register_module()
@@ -316,7 +360,7 @@ def stock_head(file, key='bbox_head'):
     return Lone(load_config(f'mmdet::{file}.py').model[key])
 
 
-OFFSETS = 'values such as box offsets, no plain logits'
+OFFSETS = 'values such as box offsets or parts of a sum, no plain logits'
 EACH = 'a sigmoid for each channel'
 ANCHORS = 9
 STOCK = {
@@ -369,7 +413,9 @@ STOCK = {
         {
             ('tood_cls', 80): EACH,
             ('tood_reg', 4): OFFSETS,
-            ('cls_prob_module', 1): None,
+            ('cls_prob_module', 1): EACH,
+            ('cls_prob_module.0', 64): None,
+            ('reg_offset_module', 8): OFFSETS,
             ('', 80): OFFSETS,
         },
     ),
@@ -436,13 +482,104 @@ STOCK = {
             ('retina_bbox_cls', 28): None,
         },
     ),
+    'YOLOFHead': (
+        'yolof/yolof_r50-c5_8xb8-iter-1x_coco',
+        {
+            ('cls_score', 5 * 80): EACH,
+            ('bbox_pred', 5 * 4): OFFSETS,
+            ('object_pred', 5): EACH,
+            ('cls_subnet.1.conv', 512): None,
+            ('', 5 * 80): EACH,
+            ('', 5 * 4): OFFSETS,
+        },
+    ),
+    'CenterNetHead': (
+        'centernet/centernet_r18_8xb16-crop512-140e_coco',
+        {
+            ('heatmap_head', 80): EACH,
+            ('heatmap_head.2', 80): EACH,
+            ('heatmap_head.0', 64): None,
+            ('wh_head', 2): OFFSETS,
+            ('offset_head.2', 2): OFFSETS,
+            ('', 80): EACH,
+            ('', 2): OFFSETS,
+        },
+    ),
+    'CentripetalHead': (
+        'centripetalnet/'
+        'centripetalnet_hourglass104_16xb6-crop511-210e-mstest_coco',
+        {
+            ('tl_heat.0', 80): EACH,
+            ('br_heat.1.1', 80): EACH,
+            ('br_heat.1.1.conv', 80): EACH,
+            ('br_heat.1.0', 256): None,
+            ('br_heat.1.0.conv', 256): None,
+            ('tl_off.0', 2): OFFSETS,
+            ('br_guiding_shift.0', 2): OFFSETS,
+            ('br_centripetal_shift.0', 2): OFFSETS,
+            ('', 80): EACH,
+        },
+    ),
+    'GARetinaHead': (
+        'guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco',
+        {
+            ('retina_cls', 80): EACH,
+            ('conv_loc', 1): EACH,
+            ('conv_shape', 2): OFFSETS,
+        },
+    ),
+    'CondInstBboxHead': (
+        'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance',
+        {('conv_cls', 80): EACH, ('controller', 169): OFFSETS},
+    ),
+    'RTMDetInsSepBNHead': (
+        'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco',
+        {('rtm_cls.0', 80): EACH, ('rtm_kernel.0', 169): OFFSETS},
+    ),
+    'YOLACTHead': (
+        'yolact/yolact_r50_1xb8-55e_coco',
+        {
+            ('conv_cls', 3 * 81): '3 distributions of 81 classes',
+            ('conv_coeff', 3 * 32): OFFSETS,
+        },
+    ),
+}
+IN_MASK_HEAD = {
+    'SOLOHead': (
+        'solo/solo_r50_fpn_1x_coco',
+        {
+            ('conv_mask_list.0', 1600): EACH,
+            ('conv_cls', 80): EACH,
+            ('mask_convs.0.conv', 256): None,
+        },
+    ),
+    'DecoupledSOLOHead': (
+        'solo/decoupled-solo_r50_fpn_1x_coco',
+        {
+            ('conv_mask_list_x.4', 12): EACH,
+            ('conv_mask_list_y.0', 40): EACH,
+        },
+    ),
+    'SOLOV2Head': (
+        'solov2/solov2_r50_fpn_1x_coco',
+        {('conv_cls', 80): EACH, ('conv_kernel', 256): OFFSETS},
+    ),
+    'YOLACTProtonet': (
+        'yolact/yolact_r50_1xb8-55e_coco',
+        {
+            ('segm_branch', 80): EACH,
+            ('segm_branch.segm_conv', 80): EACH,
+            ('protonet.10', 32): None,
+        },
+    ),
 }
 
 
-@pytest.mark.parametrize('name', STOCK)
+@pytest.mark.parametrize('name', [*STOCK, *IN_MASK_HEAD])
 def test_dense_heads(name):
-    file, layers = STOCK[name]
-    network = stock_head(file)
+    key = 'mask_head' if name in IN_MASK_HEAD else 'bbox_head'
+    file, layers = {**STOCK, **IN_MASK_HEAD}[name]
+    network = stock_head(file, key)
     for (layer, channels), expected in layers.items():
         tap = f'bbox_head.{layer}'.rstrip('.')
         found = head_of(network, tap, channels)
@@ -452,6 +589,47 @@ def test_dense_heads(name):
         if layer and last:
             # The layer returns as many channels as the test says.
             assert last[-1].shape[0] == channels, tap
+
+
+@pytest.mark.parametrize('name', ['SOLOHead', 'DecoupledSOLOHead'])
+def test_only_a_student_gives_logits_of_masks(name):
+    network = stock_head(IN_MASK_HEAD[name][0], 'mask_head')
+    assert str(head_of(network, 'bbox_head', 80, True)) == f'{name}: {EACH}'
+    found = head_of(network, 'bbox_head', 80)
+    assert found.kind == 'changing' and "'bbox_head.conv_cls'" in found.cure
+
+
+@pytest.mark.parametrize(
+    'config, layer, expected',
+    [
+        (dict(type='FCNMaskHead', num_classes=5), 'conv_logits', EACH),
+        (
+            dict(type='PanopticFPNHead', num_things_classes=2,
+                 num_stuff_classes=3, in_channels=8, inner_channels=32),
+            'conv_logits',
+            'a softmax over 4 classes',
+        ),
+        (
+            dict(type='FusedSemanticHead', num_ins=1, fusion_level=0,
+                 num_classes=4),
+            'conv_logits',
+            'a softmax over 4 classes',
+        ),
+        (
+            dict(type='MultiInstanceBBoxHead', in_channels=4, num_classes=3,
+                 num_instance=2, with_refine=True, num_shared_fcs=1,
+                 fc_out_channels=4,
+                 bbox_coder=dict(type='DeltaXYWHBBoxCoder')),
+            'fc_cls_ref.0',
+            'a softmax over 4 classes',
+        ),
+    ],
+)  # fmt: skip
+def test_heads_of_masks_segments_and_crowds(config, layer, expected):
+    network = Lone(config)
+    channels = network.bbox_head.get_submodule(layer).weight.shape[0]
+    found = head_of(network, f'bbox_head.{layer}', channels)
+    assert str(found) == f'{config["type"]}: {expected}'
 
 
 def test_region_proposals():
@@ -494,7 +672,8 @@ def test_a_whole_head_by_channels(name, expected):
 def test_channels_of_classes_and_boxes_may_be_equal():
     network = detector('fcos', bbox_head=dict(num_classes=4))
     found = found_at(network, 'bbox_head')
-    assert found == [None] * 10 + [f'FCOSHead: {EACH}'] * 5
+    unclear = 'FCOSHead: 4 channels, as several of its layers return'
+    assert found == [unclear] * 10 + [f'FCOSHead: {EACH}'] * 5
     assert found_at(network, 'bbox_head.conv_cls') == [f'FCOSHead: {EACH}'] * 5
 
 
@@ -534,8 +713,8 @@ def test_hidden_layers_as_wide_as_the_logits():
     found = head_of(network, 'bbox_head.fc_cls', 4)
     assert str(found) == 'ConvFCBBoxHead: a softmax over 4 classes'
     assert head_of(network, 'bbox_head.cls_fcs.0', 4) is None
-    # What of the two it is cannot be told by channels.
-    assert head_of(network, 'bbox_head', 4) is None
+    # A head does not return its hidden layers.
+    assert head_of(network, 'bbox_head', 4) == found
     assert head_of(network, 'bbox_head', 12).kind == 'other'
 
 
@@ -592,7 +771,7 @@ BOXES = Head('FCOSHead', 'other', None)
     ],
 )
 def test_logits_that_fit(made, heads, said):
-    check_logits('`distill.a`', made, heads, said)
+    check_logits('`distill.a`', made, [('head', heads)], said)
 
 
 @pytest.mark.parametrize(
@@ -671,7 +850,85 @@ def test_logits_that_fit(made, heads, said):
 )
 def test_logits_that_do_not_fit(made, heads, said, message):
     with pytest.raises(ValueError, match=message):
-        check_logits('`distill.a`', made, heads, said)
+        check_logits('`distill.a`', made, [('head', heads)], said)
+
+
+FOUR = Head('SSDHead', 'classes', 'softmax', 4, 81)
+UNCLEAR = Head(
+    'RetinaHead', 'unclear', None, words='36 channels', cure='Tap a layer.'
+)
+CHANGING = Head(
+    'ArcFaceClsHead', 'changing', None, words='with margin', cure='Tap it.'
+)
+
+
+@pytest.mark.parametrize(
+    'made, heads, message',
+    [
+        (
+            KLDivergence(groups=4),
+            [(FOUR, FOUR), (ON_ANCHORS, ON_ANCHORS), (None, FOUR)],
+            r'`distill.a` at x\[1\]: KLDivergence takes 4 distributions .*'
+            r'Write an entry for each number of groups: '
+            r"loss=dict\(type='KLDivergence', groups=4\) at x\[0\], x\[2\]; "
+            r"loss=dict\(type='KLDivergence', groups=6\) at x\[1\]\.$",
+        ),
+        (
+            BinaryKLDivergence(),
+            [(EVERY, EVERY), (BOXES, BOXES)],
+            r'`distill.a` at x\[1\]: BinaryKLDivergence compares logits, .*'
+            r'Write an entry for each kind of tensor: '
+            r"loss=dict\(type='BinaryKLDivergence'\) at x\[0\]; "
+            r"loss=dict\(type='SmoothL1Loss'\) at x\[1\]\. If it holds",
+        ),
+        (
+            KLDivergence(),
+            [(SOFT, SOFT), (SOFT, EVERY), (SOFT, SOFT)],
+            r'`distill.a` at x\[1\]: the logits of student and teacher',
+        ),
+        # All levels take another loss, and one loss suits them all.
+        (
+            KLDivergence(),
+            [(EVERY, EVERY)] * 2,
+            r"x\[0\]: .* Use loss=dict\(type='BinaryKLDivergence'\)\.",
+        ),
+    ],
+)
+def test_levels_that_differ(made, heads, message):
+    levels = [(f'x[{i}]', pair) for i, pair in enumerate(heads)]
+    with pytest.raises(ValueError, match=message):
+        check_logits('`distill.a`', made, levels, None)
+
+
+@pytest.mark.parametrize(
+    'made', [KLDivergence(), KLDivergence(groups=4), BinaryKLDivergence()]
+)
+def test_what_is_not_clear_is_refused(made):
+    for pair in ((UNCLEAR, None), (None, UNCLEAR)):
+        levels = [('head', pair)]
+        with pytest.raises(
+            ValueError, match=r'may be .*36.* Tap a layer\. If'
+        ):
+            check_logits('`distill.a`', made, levels, None)
+        check_logits('`distill.a`', made, levels, made.activation)
+        check_logits('`distill.a`', MSELoss(), levels, None)
+
+
+@pytest.mark.parametrize(
+    'made, said',
+    [
+        (KLDivergence(), None),
+        (KLDivergence(), 'softmax'),
+        (BinaryKLDivergence(), 'sigmoid'),
+        (MSELoss(), None),
+    ],
+)
+def test_what_changes_in_training_is_refused_whatever_is_said(made, said):
+    for role, pair in zip(
+        ('student', 'teacher'), ((CHANGING, None), (None, CHANGING))
+    ):
+        with pytest.raises(ValueError, match=rf'{role}.*margin\)\. Tap it\.$'):
+            check_logits('`distill.a`', made, [('head', pair)], said)
 
 
 SEVERAL = Head(
@@ -758,3 +1015,86 @@ def test_multi_label_heads_train(build, entry):
     loss = model(**data, mode='loss')['distill.logits.loss_kd']
     loss.backward()
     assert loss.isfinite() and model.student.head.fc.weight.grad.abs().sum()
+
+
+def with_head(config, entry):
+    """A distiller of two networks with one head, taught by its own weights."""
+    student = tiny_recipes.classifier()
+    student['head'] = config
+    student['data_preprocessor']['num_classes'] = 5
+    return tiny_recipes.distiller(
+        student,
+        teacher=dict(
+            config=dict(model=student, default_scope='mmpretrain'),
+            checkpoint=None,
+        ),
+        distill=dict(logits=entry),
+    )
+
+
+@pytest.mark.parametrize(
+    'loss', [dict(type='KLDivergence'), dict(type='MSELoss')]
+)
+def test_margins_are_refused_by_name(build, loss):
+    model = with_head(head('ArcFaceClsHead'), dict(at='head', loss=loss))
+    with pytest.raises(ValueError, match=r"student's .*Tap 'head\.norm_prod"):
+        build(model)
+
+
+def test_cosines_of_equal_networks_are_equal(build):
+    loss = dict(type='KLDivergence', tau=1 / 64)
+    model = build(
+        with_head(
+            head('ArcFaceClsHead'), dict(at='head.norm_product', loss=loss)
+        )
+    )
+    model.teacher.network.load_state_dict(model.student.state_dict())
+    samples = [DataSample().set_gt_label(i) for i in range(3)]
+    inputs = torch.rand(3, 3, tiny_recipes.SIZE, tiny_recipes.SIZE) * 255
+    data = model.data_preprocessor(
+        dict(inputs=list(inputs), data_samples=samples), True
+    )
+    # The student's batch statistics are not the teacher's.
+    model.eval()
+    loss = model(**data, mode='loss')['distill.logits.loss_kd']
+    assert loss.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_teacher_with_margins_gives_logits(build):
+    model = with_head(
+        head('LinearClsHead'), dict(at='head', loss=dict(type='KLDivergence'))
+    )
+    teacher = model['teacher']['config']['model']
+    model['teacher']['config']['model'] = {
+        **teacher,
+        'head': head('ArcFaceClsHead'),
+    }
+    assert build(model).distill['logits'].levels
+
+
+def test_all_tasks_at_once_are_refused_by_name(build):
+    tasks = dict(a=dict(type='LinearClsHead', num_classes=5))
+    config = dict(type='MultiTaskHead', task_heads=tasks, in_channels=16)
+    entry = dict(at='head', loss=dict(type='KLDivergence'))
+    with pytest.raises(ValueError, match=r"'head\.task_heads\.NAME'"):
+        build(with_head(config, entry))
+    build(with_head(config, {**entry, 'at': 'head.task_heads.a'}))
+
+
+@pytest.mark.parametrize(
+    'name, classes, loss, layers',
+    [
+        ('retinanet', 4, dict(type='BinaryKLDivergence'),
+         r"'bbox_head\.retina_cls' \(a sigmoid .* or 'bbox_head\.retina_reg'"),
+        ('gfl', 68, dict(type='KLDivergence', groups=4),
+         r"'bbox_head\.gfl_cls' .* or 'bbox_head\.gfl_reg' \(4 distrib"),
+    ],
+)  # fmt: skip
+def test_a_whole_head_that_is_not_clear(build, name, classes, loss, layers):
+    model = tiny_detectors.distiller(
+        name, dict(logits=dict(at='bbox_head[0:5]', loss=loss))
+    )
+    for network in (model['student'], model['teacher']['config']['model']):
+        network['bbox_head']['num_classes'] = classes
+    with pytest.raises(ValueError, match=rf'at bbox_head\[0\]: .*{layers}'):
+        build(model)
