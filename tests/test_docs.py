@@ -276,28 +276,10 @@ def test_python_compiles(path):
         compile(block, str(path), 'exec')
 
 
-def transformer() -> dict:
-    student = tiny_recipes.classifier()
-    student['backbone'] = dict(
-        type='VisionTransformer',
-        arch=dict(
-            embed_dims=8,
-            num_layers=1,
-            num_heads=2,
-            feedforward_channels=16,
-        ),
-        img_size=tiny_recipes.SIZE,
-        patch_size=4,
-    )
-    student['neck'] = None
-    student['head'].update(type='VisionTransformerClsHead', in_channels=8)
-    return student
-
-
 def build_example(build, block: str):
     values = {}
     exec(block, values)
-    student = transformer() if 'transformer' in block else None
+    student = tiny_recipes.transformer() if 'transformer' in block else None
     distill = values['distill']
     return build(tiny_recipes.distiller(student, distill=distill))
 

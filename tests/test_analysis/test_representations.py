@@ -1,4 +1,5 @@
 import pytest
+import tiny_recipes
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -135,31 +136,13 @@ def test_errors(folder, config, checkpoint, entry, error, message):
 
 
 def test_tokens_are_averaged_without_the_class_token(folder):
-    transformer = dict(
-        backbone=dict(
-            type='VisionTransformer',
-            arch=dict(
-                embed_dims=8,
-                num_layers=1,
-                num_heads=2,
-                feedforward_channels=8,
-            ),
-            img_size=16,
-            patch_size=4,
-        ),
-        neck=None,
-        head=dict(
-            type='VisionTransformerClsHead',
-            num_classes=2,
-            in_channels=8,
-            topk=(1,),
-        ),
-    )
+    transformer = tiny_recipes.transformer()
+    transformer['head']['topk'] = (1,)
     plain = load_config(folder / 'plain.py')
     config = load_config(folder / 'distiller.py')
-    for key, value in transformer.items():
-        plain.model[key] = value
-        config.model.student[key] = value
+    for key in ('backbone', 'neck', 'head'):
+        plain.model[key] = transformer[key]
+        config.model.student[key] = transformer[key]
     config.model.teacher.config = plain.to_dict()
     config.model.distill.feature.at = 'backbone.ln1'
     networks = [build_from_config(plain).eval() for _ in range(2)]

@@ -14,8 +14,8 @@ MAX_RESIZE = 8
 AXES = {'NCHW': 4, 'NHWC': 4, 'NLC': 3, 'NCL': 3, 'NC': 2}
 
 
-def _grids(
-    height: int, width: int, exact: bool
+def grids(
+    height: int, width: int, exact: bool = False
 ) -> dict[int, set[tuple[int, int]]]:
     """Rows and columns of an image's patches, by stride.
 
@@ -23,7 +23,7 @@ def _grids(
         height (int): Of the image.
         width (int): Of the image.
         exact (bool): Only strides that divide both sides; else sizes are
-            rounded up and down.
+            rounded up and down. Defaults to False.
     """
     found = {}
     for stride in range(1, min(height, width) + 1):
@@ -52,7 +52,7 @@ def grid_of(
         tuple[int, int] or None: None if there is no such grid.
     """
     for only in (True,) if exact else (True, False):
-        for sizes in _grids(height, width, only).values():
+        for sizes in grids(height, width, only).values():
             for rows, columns in sorted(sizes):
                 if rows * columns == count:
                     return rows, columns
@@ -75,7 +75,7 @@ def prefixes_of(
         strides that divide the images, if there are such.
     """
     for exact in (True, False):
-        first, second = (_grids(*image, exact) for image in images)
+        first, second = (grids(*image, exact) for image in images)
         prefixes = {
             counts[0] - a * b
             for stride in first.keys() & second.keys()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .layout import AXES, Layout, grid_of, prefixes_of
+from .layout import AXES, Layout, grid_of, grids, prefixes_of
 from .rois import box_head_of
 from .taps import Tap
 
@@ -252,8 +252,9 @@ def _axes_of_map(tapped: Tapped, image: tuple[int, int]) -> str:
 def _grids_of_map(tapped: Tapped, image: tuple[int, int]) -> list[str]:
     """The layouts in which a tensor with four axes is a grid of the image."""
     _, a, b, c = tapped.shape
+    sizes = set().union(*grids(*image).values())
     sides = (b, c), (a, b)
-    return [axes for axes, s in zip(_MAPS, sides) if _is_grid(s, image)]
+    return [axes for axes, side in zip(_MAPS, sides) if side in sizes]
 
 
 def _is_channels_last(module: nn.Module) -> bool:
@@ -264,15 +265,6 @@ def _is_channels_last(module: nn.Module) -> bool:
     if type(module) is nn.LayerNorm:
         return len(module.normalized_shape) == 1
     return type(module) is nn.Linear
-
-
-def _is_grid(sides: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether rows and columns are the image's over one stride."""
-    height, width = image
-    return any(
-        sides in ((height // s, width // s), (-(-height // s), -(-width // s)))
-        for s in range(1, min(image) + 1)
-    )
 
 
 def _readings_of_tokens(

@@ -202,9 +202,9 @@ class Taps:
         self.role = role
         self.taps = {text: Tap(text) for text in taps}
         self._recorders: dict[str, _Recorder] = {}
-        #: How often each module was called at start-up, by where it is read.
-        self.calls: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
+        #: How often each module was called at start-up, and how many tensors
+        #: it gave, by where it is read.
+        self.calls: dict[str, tuple[int, int]] = {}
         modules = dict(network.named_modules())
         for tap in self.taps.values():
             if tap.path not in modules:
@@ -256,8 +256,10 @@ class Taps:
 
     def remember_calls(self) -> None:
         """Take the recorded number of calls of each module as the norm."""
-        self.calls = {p: r.calls for p, r in self._recorders.items()}
-        self._counts = {p: len(r.tensors) for p, r in self._recorders.items()}
+        self.calls = {
+            point: (recorder.calls, len(recorder.tensors))
+            for point, recorder in self._recorders.items()
+        }
 
     def names(self, text: str) -> list[str]:
         """The names of the tensors that a tap yielded at start-up.
@@ -266,7 +268,7 @@ class Taps:
             text (str): The tap; 'neck[0:2]' gives 'neck[0]' and 'neck[1]'.
         """
         tap = self.taps[text]
-        count = self._counts[tap.point]
+        _, count = self.calls[tap.point]
         if isinstance(tap.index, int) or count == 1:
             return [text]
         numbers = range(count)[tap.index or slice(None)]
@@ -281,7 +283,7 @@ class Taps:
         """
         tap = self.taps[text]
         recorder = self._recorders[tap.point]
-        expected = self.calls.get(tap.point, recorder.calls)
+        expected, _ = self.calls.get(tap.point, (recorder.calls, None))
         if recorder.calls == 0 and expected:
             raise TapError(
                 f'the {self.role} did not call {tap.path!r} in this step, as '
