@@ -29,10 +29,21 @@ from .taps import SilentTap, TapError, Taps
 
 #: Sizes to try where a network does not run on what was assumed.
 _OTHER_SIZES = 224, 256, 32, 64, 128, 384, 512
+#: After so many with one and the same error it is not the size.
+_SAME = 2
 
 
 class CannotRun(ValueError):
-    """A network that does not run on images of a shape."""
+    """A network that does not run on images of a shape.
+
+    Args:
+        start (str): Which network, and which images.
+        said (str): What it says.
+    """
+
+    def __init__(self, start: str, said: str) -> None:
+        super().__init__(f'{start}. {said}.')
+        self.said = said
 
 
 class _NotReached(Exception):
@@ -331,7 +342,8 @@ def dry_run(
     )
     raise CannotRun(
         f'the {taps.role} {type(network).__name__} cannot run on images of '
-        f'{_times(input_shape)}. {said}.'
+        f'{_times(input_shape)}',
+        said,
     ) from last
 
 
@@ -450,7 +462,7 @@ def find_shape(
             return shape, *dry_run(network, taps, shape, training)
         except CannotRun as error:
             errors.append(error)
-    cure = _cure(network, taps, candidates, training)
+    cure = _cure(network, taps, candidates, training, errors[0])
     raise ValueError(f'{errors[0]} {cure}') from errors[0]
 
 
@@ -459,6 +471,7 @@ def _cure(
     taps: Taps,
     failed: Sequence[tuple[int, ...]],
     training: bool,
+    error: CannotRun,
 ) -> str:
     """What to do about a network that does not run; what it says was tried."""
     *front, height, width = failed[0]
@@ -470,13 +483,21 @@ def _cure(
         ]
     )
     channels = dict.fromkeys([front[-1], *channels_of_images(network)])
+    said, tried = {error.said}, []
     for size, count in product(sizes, channels):
         shape = *front[:-1], count, *size
         if shape in failed:
             continue
+        if len(tried) > _SAME and len(said) == 1:
+            # It is not the shape.
+            break
         try:
             dry_run(network, taps, shape, training)
-        except (CannotRun, TapError):
+        except CannotRun as other:
+            said.add(other.said)
+            tried.append(_times(shape))
+            continue
+        except TapError:
             continue
         key = f'`input_shape={shape}`'
         if count == front[-1]:
@@ -491,12 +512,13 @@ def _cure(
             f'It runs on images of {_times(shape)}.{both} Set {key} of the '
             'distiller, and let the pipelines give such images.'
         )
+    same = ' and says the same' if len(said) == 1 else ''
     return (
-        f'Nor does it run on images of {" or ".join(map(str, _OTHER_SIZES))} '
-        'pixels. See what it says above. If a head wants more than features '
-        "(a transformer's decoder, say), tap backbone or neck. Set "
-        '`input_size` of the distiller to (height, width), or `input_shape` '
-        'to the shape of an image without the batch, if it takes another.'
+        f'Nor does it run on images of {" or ".join(tried)}{same}. If a head '
+        "wants more than features (a transformer's decoder, say), tap "
+        'backbone or neck. If it takes other images, set `input_size` of the '
+        'distiller to their (height, width), or `input_shape` to their shape '
+        'without the batch.'
     )
 
 
