@@ -11,6 +11,7 @@ from .config import (
     check_teacher_files,
     find_config,
     load_config,
+    parse_config,
     plain_config,
     plain_recipe,
 )
@@ -23,6 +24,7 @@ __all__ = [
     'find_config',
     'load_config',
     'load_weights',
+    'parse_config',
     'plain_config',
     'plain_recipe',
     'plain_state_dict',

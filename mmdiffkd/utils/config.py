@@ -1,5 +1,6 @@
 """Finding and reading configs: by path, by ``package::name``, or as dicts."""
 
+import ast
 import copy
 import importlib.util
 import os
@@ -98,6 +99,50 @@ def load_config(source: str | Path | dict | Config) -> Config:
     if package is not None:
         config.setdefault('default_scope', package)
     return config
+
+
+def parse_config(text: str) -> Config:
+    """Read the text of a config without running it.
+
+    Args:
+        text (str): What ``Config.pretty_text`` gives, as MMEngine writes it
+            into checkpoints: names, to which values are assigned.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ValueError: If there is more in it than that.
+    """
+    values = {}
+    try:
+        for statement in ast.parse(text).body:
+            (target,) = statement.targets
+            value = _DictCalls().visit(statement.value)
+            values[target.id] = ast.literal_eval(value)
+        return Config(values, format_python_code=False)
+    except Exception as error:
+        where = f'behind {list(values)[-1]!r}' if values else 'at its start'
+        raise ValueError(
+            f'the text of the config has more than names and values {where} '
+            f'({type(error).__name__}: {error})'
+        ) from error
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` and ``dict({'a': 1})`` into ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+            return node
+        if not node.args and None not in names:
+            values = [keyword.value for keyword in node.keywords]
+            return ast.Dict(list(map(ast.Constant, names)), values)
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Dict):
+            return node if names else node.args[0]
+        return node
 
 
 def check_teacher_files(config: Config) -> None:

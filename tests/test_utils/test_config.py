@@ -11,6 +11,7 @@ from mmdiffkd.utils import (
     check_teacher_files,
     find_config,
     load_config,
+    parse_config,
     plain_recipe,
 )
 
@@ -186,6 +187,53 @@ def test_a_scope_that_is_not_missing(tmp_path, text):
     (tmp_path / package / '__init__.py').touch()
     (folder / 'net.py').write_text(f'{text}\nx = 1')
     assert load_config(folder / 'net.py').get('default_scope') is None
+
+
+TEXT = """
+a = dict(b=[dict(c=-1.5), ('d', None), True], e={'f-g': dict(h=1)})
+i = [dict({'j.k': dict(), 2: 3}), dict()]
+"""
+
+
+def test_text_of_a_config_is_parsed():
+    assert parse_config(TEXT).to_dict() == dict(
+        a=dict(b=[dict(c=-1.5), ('d', None), True], e={'f-g': dict(h=1)}),
+        i=[{'j.k': {}, 2: 3}, {}],
+    )
+    for name in (
+        'resnet/resnet18_8xb32_in1k',
+        'swin_transformer/swin-tiny_16xb64_in1k',
+    ):
+        config = load_config(f'mmpretrain::{name}')
+        assert parse_config(config.pretty_text).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'x = open("victim", "w")',
+        'x = [c for c in "abc"]',
+        'x = y',
+        'x = inf',
+        'x = dict(**{"a": 1})',
+        'x = dict([("a", 1)])',
+        'x = dict({"a": 1}, b=2)',
+        'x.y = 1',
+        'x, y = 1, 2',
+        'x = y = 1',
+        'import os',
+        '{"a": 1}',
+        'filename = "a"',
+        'x = ' + '(' * 10_000,
+        'x = ' + '-' * 10_000 + '1',
+        'x = {[]: 1}',
+        '\0',
+        '(',
+    ],
+)
+def test_more_than_values_in_a_text_is_refused(text):
+    with pytest.raises(ValueError, match='more than names and values'):
+        parse_config(f'before = 1\n{text}')
 
 
 @pytest.mark.parametrize(
