@@ -1,4 +1,6 @@
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 from recipe_files import load_tool, run_tool, write_recipe
 from safetensors.torch import load_file
 
-from mmdiffkd.utils import load_config, read_checkpoint
+from mmdiffkd.utils import class_names, load_config, read_checkpoint
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
 TOOL = 'model_converters/export_student.py'
@@ -235,6 +237,25 @@ def test_inference_of_classifiers(exported, suffix):
     same_model(model, student)
     (again,) = ImageClassificationInferencer(model)(IMAGE)
     assert again['pred_score'] == result['pred_score']
+
+
+@formats
+def test_an_export_is_tested_and_exported_again(exported, monkeypatch, suffix):
+    out, _ = exported(classification, suffix)
+    recipe_of(out).dump('student.py')
+    scores = []
+    for checkpoint in (out, 'work/epoch_1.pth'):
+        arguments = ('student.py', checkpoint, '--work-dir=tested')
+        outs = ('--out=scores.json', '--out-item=metrics')
+        run_tool(monkeypatch, 'test.py', *arguments, *outs)
+        scores.append(json.loads(Path('scores.json').read_text()))
+    assert scores[0] == scores[1]
+    assert 'accuracy/top1' in scores[0]
+    for again in ('again.pth', 'again.safetensors'):
+        run_tool(monkeypatch, TOOL, out, again, '--config=student.py')
+        assert recipe_of(again).to_dict() == recipe_of(out).to_dict()
+        meta = read_checkpoint(again)['meta']
+        assert class_names(meta) == ['first', 'second']
 
 
 @formats
