@@ -290,6 +290,6 @@ def test_clips_without_input_shape_name_the_cure():
     teacher = dict(
         config=dict(model=dict(type=Clips, width=6)), checkpoint=None
     )
-    with pytest.raises(ValueError, match='`input_shape` to the shape'):
+    with pytest.raises(ValueError, match='`input_shape` to their shape'):
         Distiller(Clips(4), teacher, dict(f=dict(
             at='backbone', loss=dict(type='PKDLoss'))))  # fmt: skip
