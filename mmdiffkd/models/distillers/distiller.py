@@ -21,14 +21,10 @@ from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .forward import WHOLE, arguments_of, forward_to_taps
+from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
 from .preparation import prepare_losses
-from .probe import (
-    find_shape,
-    image_shapes,
-    shapes_behind_necks,
-    tapped_levels,
-)
+from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import read_entry
 from .state_dict import name_as_plain_student

@@ -24,6 +24,7 @@ from mmdiffkd.utils import (
 
 from .folding import fold_batch_norms
 from .forward import WHOLE, arguments_of, forward_to_taps
+from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
 from .normalization import (
     EXAMPLE,
@@ -35,7 +36,6 @@ from .normalization import (
     image_channels,
     match_preprocessors,
 )
-from .probe import find_shape
 from .spec import TeacherSpec
 from .taps import Taps
 
