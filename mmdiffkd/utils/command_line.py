@@ -2,7 +2,10 @@
 
 import argparse
 import gc
+import inspect
 import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -10,12 +13,24 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_distributed
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed import destroy_process_group, init_process_group
 
 from .config import load_config
+from .naming import did_you_mean
 from .pipelines import LoadErrorHook
 from .safe_loader import guard_run
+
+#: What a run reads at the top level of a config beside what stands there.
+_TOP_LEVEL = {
+    *inspect.signature(Runner).parameters,
+    *inspect.signature(FlexibleRunner).parameters,
+    'auto_scale_lr',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'trusted',
+}
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +83,49 @@ def read_run_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options or {})
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', Path(args.config).stem)
     return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
+    """Merge ``--cfg-options`` into a config.
+
+    MMEngine adds whatever name it is given. A mistyped one would change
+    nothing, and nobody would notice.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        options (Mapping[str, object]): Values by path, such as
+            ``'model.distill.feature.weight'``.
+
+    Raises:
+        ValueError: If an option leaves out an entry that the config does not
+            have, or its first name is new and much like another.
+    """
+    entries = (cfg.get('model') or {}).get('distill') or {}
+    known = {*cfg, *_TOP_LEVEL}
+    for key, value in options.items():
+        option = f'--cfg-options {key}={value}'
+        *parents, name = key.split('.')
+        leaves_out = parents == ['model', 'distill'] and value is None
+        if leaves_out and entries and name not in entries:
+            raise ValueError(
+                f'{option}: `distill` has no entry {name!r} to leave out. '
+                + did_you_mean(name, entries)
+            )
+        first = key.partition('.')[0]
+        near = get_close_matches(first, known, n=1, cutoff=0.8)
+        if near and first not in known and not first.startswith('tta_'):
+            raise ValueError(
+                f'{option}: the config has no {first!r}, and nothing would '
+                f'read it. Did you mean {near[0]!r}?'
+            )
+    cfg.merge_from_dict(dict(options))
 
 
 def complete_dataloaders(cfg: Config, args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 from mmdiffkd.utils import DISTILL_PREFIX
+from mmdiffkd.utils.naming import left_over_hint
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
@@ -27,7 +28,7 @@ from .probe import (
     tapped_levels,
 )
 from .rois import Sampled, SampledBoxes, pair_box_heads
-from .spec import read_entry
+from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
 from .teacher import FrozenTeacher
@@ -65,18 +66,23 @@ class Distiller(BaseModel):
             ``img_size``, else 224 for classifiers and 256 otherwise.
 
     Raises:
-        ValueError: If a tap, an entry or the teacher is at fault; the
-            message names the key, the value and the cure.
+        ValueError: If an argument is missing, unknown or wrong, or a tap, an
+            entry or the teacher is at fault; the message names the key, the
+            value and the cure.
     """
 
     def __init__(
         self,
-        student: dict | nn.Module,
-        teacher: dict,
-        distill: dict,
+        student: dict | nn.Module = None,
+        teacher: dict = None,
+        distill: dict = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
+        **unknown,
     ) -> None:
+        required = dict(student=student, teacher=teacher, distill=distill)
+        given = {k: v for k, v in required.items() if v is not None}
+        DistillerSpec.read(given | unknown, 'model')
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
                 raise ValueError(
@@ -88,7 +94,12 @@ class Distiller(BaseModel):
             student = student.copy()
             if data_preprocessor is not None:
                 student.setdefault('data_preprocessor', data_preprocessor)
-            student = MMENGINE_MODELS.build(student)
+            try:
+                student = MMENGINE_MODELS.build(student)
+            except TypeError as error:
+                raise TypeError(
+                    f'`student`: {error}{left_over_hint(error)}'
+                ) from error
         with isolated_randomness():
             super().__init__(data_preprocessor=student.data_preprocessor)
             # The student holds it; here it is found like any attribute.
@@ -119,22 +130,7 @@ class Distiller(BaseModel):
         distill: Mapping[str, Mapping | None],
         input_size: int | tuple[int, int] | None,
     ) -> None:
-        if not isinstance(distill, Mapping):
-            raise ValueError(
-                f'`distill` is {distill!r}. Write a dict of entries, for '
-                "instance dict(feature=dict(at='backbone[-1]', "
-                "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss')))."
-            )
-        if not isinstance(teacher, Mapping):
-            raise ValueError(
-                f'`teacher` is {teacher!r}. Write dict(config=..., '
-                'checkpoint=...).'
-            )
-        specs = {
-            name: read_entry(name, entry)
-            for name, entry in distill.items()
-            if entry is not None
-        }
+        specs = read_entries(distill)
         self._size = size = image_size(self.student, input_size)
         self.teacher = FrozenTeacher(**teacher)
         self.teacher.match_input(self.student.data_preprocessor)

@@ -1,4 +1,4 @@
-"""The keys of an entry and of a teacher, as data.
+"""The keys of a distiller, of an entry and of a teacher, as data.
 
 A config is read here and nowhere else: what comes out has been checked,
 except for what depends on the networks. The fields' descriptions make the
@@ -7,7 +7,7 @@ reference pages.
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -176,22 +176,59 @@ def _read_part(given: object, info: ValidationInfo) -> PartSpec | None:
     arguments = {
         k: v for k, v in given.items() if k not in ('type', '_scope_')
     }
-    accepted = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        for name in arguments:
-            if name not in ('_scope_', *accepted):
-                raise ValueError(
-                    f'`{key}` has an unknown key {name!r}. '
-                    + did_you_mean(name, accepted)
-                )
+    _check_keys(cls, arguments, key, base)
     check_arguments(cls, arguments, key)
     return PartSpec(with_base(cls, base), arguments, key)
 
 
-def _ours(base: type) -> list[str]:
-    """The names of our necks or losses, and of those registered with them."""
+def _check_keys(
+    cls: type[nn.Module], arguments: Mapping, key: str, base: type
+) -> None:
+    """Refuse keys that a class does not take.
+
+    Dicts merge key by key. Where a config or the command line changes
+    ``type``, the keys of the former type are still there.
+    """
+    unknown = _not_taken(cls, arguments)
+    if not unknown:
+        return
+    formers = [
+        name
+        for name, other in _ours(base).items()
+        if not _not_taken(other, unknown)
+    ]
+    if not formers:
+        raise ValueError(
+            f'`{key}` has an unknown key {unknown[0]!r}. '
+            + did_you_mean(unknown[0], inspect.signature(cls).parameters)
+        )
+    names = _listed(unknown)
+    raise ValueError(
+        f'`{key}` has keys that {cls.__name__} does not take: {names}. They '
+        f'are keys of {" and ".join(formers[:3])}. If `type` was changed, '
+        'they are left over: replace the whole dict by '
+        f"{key.rpartition('.')[2]}=dict(_delete_=True, type='{cls.__name__}', "
+        f'...), or on the command line by `model.{key}._delete_=True '
+        f'model.{key}.type={cls.__name__}`. If not, leave them out.'
+    )
+
+
+def _not_taken(cls: type, names: Iterable[str]) -> list[str]:
+    """The names that are no arguments of a class."""
+    accepted = inspect.signature(cls).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        return []
+    return [name for name in names if name not in accepted]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ', '.join(repr(name) for name in names)
+
+
+def _ours(base: type) -> dict[str, type]:
+    """Our necks or losses, and those registered with them, by name."""
     MODELS.import_from_location()
-    return [n for n, c in MODELS.module_dict.items() if issubclass(c, base)]
+    return {n: c for n, c in MODELS.module_dict.items() if issubclass(c, base)}
 
 
 def _find_class(kind: object, key: str, base: type) -> type[nn.Module]:
@@ -495,3 +532,118 @@ class TeacherSpec(Spec):
                 f'`{key}.data_preprocessor` is {given!r}. {cure["cure"]}'
             )
         return given
+
+
+class DistillerSpec(Spec):
+    """Who learns, who teaches, and what is compared."""
+
+    student: Any = _key(
+        "The student's model configuration: the `model` of its recipe.",
+        "Add student=_base_.model, the recipe's `model`.",
+    )
+    teacher: Any = _key(
+        'The teacher, a dict of its keys.',
+        'Write teacher=dict(config=..., checkpoint=...).',
+    )
+    distill: Any = _key(
+        'The entries by name, each a dict of its keys. An entry of None is '
+        'left out.',
+        'Write a dict of entries, for instance '
+        "distill=dict(feature=dict(at='backbone[-1]', "
+        "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))).",
+    )
+    data_preprocessor: Any = _key(
+        "The student's, where a recipe keeps it at the top level of its "
+        'config.',
+        'Write dict(type=...).',
+        None,
+    )
+    input_size: Any = _key(
+        'Size of the images of the dry run, (height, width). None: the '
+        "backbone's `img_size`, else 224 for classifiers and 256 otherwise.",
+        'Use an integer, or (height, width).',
+        None,
+    )
+
+    @model_validator(mode='before')
+    @classmethod
+    def _is_not_merged(cls, given: Mapping) -> Mapping:
+        student = given.get('student')
+        unknown = given.keys() - cls.model_fields.keys()
+        if isinstance(student, Mapping) and (both := unknown & student.keys()):
+            raise ValueError(
+                f'`model` has keys of the student: {_listed(sorted(both))}. '
+                'The recipe was merged into the distiller. Write '
+                "model=dict(_delete_=True, type='mmdiffkd.Distiller', ...)."
+            )
+        return given
+
+    @field_validator('student')
+    @classmethod
+    def _is_model(cls, student: object) -> object:
+        if isinstance(student, nn.Module):
+            return student
+        if not isinstance(student, Mapping) or 'type' not in student:
+            what = _shown(student)
+            if isinstance(student, Mapping):
+                what = f'a dict of {_listed(student)}, without `type`'
+            raise ValueError(
+                f'`student` is {what}. Write the `model` of a recipe, '
+                'for instance student=_base_.model, or dict(type=..., ...).'
+            )
+        return student
+
+    @field_validator('teacher', 'distill')
+    @classmethod
+    def _is_dict(cls, given: object, info: ValidationInfo) -> object:
+        if isinstance(given, Mapping):
+            return given
+        name = info.field_name
+        several = name == 'teacher' and isinstance(given, list | tuple)
+        raise ValueError(
+            f'`{name}` is {_shown(given)}. '
+            + ('A distiller has one teacher. ' if several else '')
+            + cls.model_fields[name].json_schema_extra['cure']
+        )
+
+
+def _shown(value: object) -> str:
+    """A value for a message, by its type where it is long."""
+    text = repr(value)
+    if isinstance(value, list | tuple):
+        return f'a {type(value).__name__} of {len(value)}'
+    return text if len(text) < 80 else f'a {type(value).__name__}'
+
+
+def read_entries(distill: Mapping) -> dict[str, EntrySpec]:
+    """Read all entries of ``distill``, without those of None.
+
+    Args:
+        distill (Mapping): The entries by name.
+
+    Raises:
+        ValueError: See :func:`read_entry`. Where an entry is not whole,
+            the message names the others, of which one may have been meant.
+    """
+    specs = {}
+    for name, given in distill.items():
+        if given is None:
+            continue
+        try:
+            specs[name] = read_entry(name, given)
+        except ValueError as error:
+            others = [n for n, e in distill.items() if _is_whole(e)]
+            if not others or name in others or not isinstance(given, Mapping):
+                raise
+            raise ValueError(
+                f'{error} To change another entry, use its name. '
+                + did_you_mean(name, others)
+            ) from None
+    return specs
+
+
+def _is_whole(entry: object) -> bool:
+    return isinstance(entry, Mapping) and any(
+        {*sides, 'loss'} <= entry.keys()
+        for sides in (('at',), ('student_at', 'teacher_at'))
+    )
