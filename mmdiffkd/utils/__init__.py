@@ -7,7 +7,7 @@ from .checkpoint import (
     plain_state_dict,
     read_checkpoint,
 )
-from .config import find_config, load_config, plain_config
+from .config import find_config, load_config, plain_config, plain_recipe
 from .setup_env import register_all_modules
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'load_config',
     'load_weights',
     'plain_config',
+    'plain_recipe',
     'plain_state_dict',
     'read_checkpoint',
     'register_all_modules',

@@ -8,6 +8,12 @@ from mmengine.config import Config
 
 from .naming import did_you_mean
 
+#: Options of ours beside those of MMEngine's class of the same name.
+_OWN_OPTIONS = {
+    'CheckpointHook': ('exact_resume',),
+    'FSDPStrategy': ('units',),
+}
+
 
 def find_config(name: str) -> Path:
     """The file of a config.
@@ -90,6 +96,97 @@ def plain_config(config: Config) -> Config:
     if model.get('data_preprocessor') is not None:
         plain.data_preprocessor = model.data_preprocessor
     return plain
+
+
+def plain_recipe(config: Config) -> Config:
+    """The recipe of the plain student in a distiller's config.
+
+    It trains, tests and serves for inference as if it had never been a
+    distiller's, and dumps to a file. Of mmdiffkd it has what student and
+    data need alone.
+
+    - The model is the student, with the data preprocessor inside, where
+      ``init_detector`` and ``init_model`` look for it.
+    - ``DistillHook`` is gone, and so are the keys of our base files. The
+      optimizer constructor is the student's. Checkpoint hook and FSDP
+      strategy are MMEngine's, with the options that MMEngine's take.
+    - It does not go on with the distiller's run: ``work_dir`` is left out,
+      and so is a checkpoint to resume from.
+
+    Args:
+        config (Config): A whole config; that of a plain model is returned as
+            it is.
+
+    Returns:
+        Config: The recipe.
+    """
+    plain = plain_config(config)
+    if plain is config:
+        return config
+    if plain.get('data_preprocessor') is not None:
+        plain.model.setdefault('data_preprocessor', plain.data_preprocessor)
+    for key in ('distill', 'distillation', 'teacher', 'work_dir'):
+        plain.pop(key, None)
+    if plain.get('resume'):
+        plain.update(resume=False, load_from=None)
+    hooks = plain.get('default_hooks') or {}
+    for name, hook in list(hooks.items()):
+        if name == 'distill' or _type_name(hook) == 'DistillHook':
+            del hooks[name]
+    if plain.get('custom_hooks'):
+        plain.custom_hooks = [
+            hook
+            for hook in plain.custom_hooks
+            if _type_name(hook) != 'DistillHook'
+        ]
+    parts = *hooks.values(), *(plain.get('custom_hooks') or ())
+    for part in (*parts, plain.get('strategy')):
+        name = _type_name(part)
+        if name in _OWN_OPTIONS:
+            part.type = name
+            for option in _OWN_OPTIONS[name]:
+                part.pop(option, None)
+    _restore_constructor(plain.get('optim_wrapper') or {})
+    _drop_own_imports(plain)
+    return plain
+
+
+def _type_name(part: object) -> str | None:
+    """The name of a type of ours, or of one without a package."""
+    kind = part.get('type') if isinstance(part, dict) else None
+    if isinstance(kind, type):
+        kind = f'{kind.__module__}.{kind.__qualname__}'
+    package, _, name = str(kind).rpartition('.')
+    return name if package.split('.')[0] in ('', 'mmdiffkd') else None
+
+
+def _restore_constructor(wrapper: dict) -> None:
+    """Give an optimizer wrapper back the constructor of the student."""
+    constructor = wrapper.get('constructor')
+    if _type_name(dict(type=constructor)) != 'OptimWrapperConstructor':
+        return
+    del wrapper['constructor']
+    rules = wrapper.get('paramwise_cfg') or {}
+    constructor = rules.pop('student_constructor', None)
+    if constructor is not None:
+        wrapper['constructor'] = constructor
+    for key in ('distill_lr_mult', 'distill_decay_mult'):
+        rules.pop(key, None)
+    if not rules:
+        wrapper.pop('paramwise_cfg', None)
+
+
+def _drop_own_imports(plain: Config) -> None:
+    """Import mmdiffkd for nothing, where no type of ours is left."""
+    imports = plain.pop('custom_imports', None)
+    if imports is None:
+        return
+    names = imports['imports']
+    names = [names] if isinstance(names, str) else names
+    if 'mmdiffkd' not in str(plain.to_dict()):
+        names = [n for n in names if n.split('.')[0] != 'mmdiffkd']
+    if names:
+        plain.custom_imports = {**imports, 'imports': names}
 
 
 def _forget_own_scope(value: object) -> None:
