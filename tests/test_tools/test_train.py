@@ -119,8 +119,8 @@ NECK = 'model.distill.feature.neck'
 @pytest.mark.parametrize(
     'option, message',
     [
-        ('model.distill.featurs.weight=0.5', "distill.featurs.*'feature'"),
-        ('model.distill.featurs=None', "distill.featurs=None.*'feature'"),
+        ('model.distill.features.weight=0.5', "distill.features.*'feature'"),
+        ('model.distill.features=None', "distill.features=None.*'feature'"),
         ('model.distil.feature.weight=1', "'distil'.*'distill'"),
         ('model.teacher.chekpoint=a.pth', "'chekpoint'.*'checkpoint'"),
         ('model.student.bakbone.depth=13', "`student`.*'bakbone'"),

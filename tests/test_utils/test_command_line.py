@@ -13,7 +13,7 @@ def config():
 @pytest.mark.parametrize(
     'key, value, message',
     [
-        ('model.distill.featurs', None, "no entry 'featurs'.*'feature'"),
+        ('model.distill.features', None, "no entry 'features'.*'feature'"),
         ('optim_wraper.optimizer.lr', 0.1, "mean 'optim_wrapper'"),
         ('modle.distill.feature.weight', 0, "no 'modle'.*mean 'model'"),
         ('load_form', 'a.pth', "'load_form'.*mean 'load_from'"),

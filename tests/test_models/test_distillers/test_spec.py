@@ -151,13 +151,13 @@ ENTRY = dict(at='x', loss=dict(type='MSELoss'))
     'given', [dict(weight=0.5), dict(loss=dict(type='MSELoss')), dict(at='x')]
 )
 def test_a_mistyped_entry_names_the_others(given):
-    with pytest.raises(ValueError, match="`distill.featurs`.*mean 'feature'?"):
-        read_entries(dict(feature=ENTRY, featurs=given))
+    with pytest.raises(ValueError, match="`distill.features`.*mean 'feature'?"):
+        read_entries(dict(feature=ENTRY, features=given))
 
 
 def test_only_a_part_of_an_entry_is_taken_for_a_mistyped_name():
     with pytest.raises(ValueError) as caught:
-        read_entries(dict(feature=ENTRY, featurs=dict(ENTRY, wieght=1)))
+        read_entries(dict(feature=ENTRY, features=dict(ENTRY, wieght=1)))
     assert 'another entry' not in str(caught.value)
     with pytest.raises(ValueError) as caught:
         read_entries(dict(feature=dict(at='x')))
