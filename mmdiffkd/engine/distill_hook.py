@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
+from mmdiffkd.utils.naming import type_name
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
@@ -106,8 +107,8 @@ class DistillHook(Hook):
         guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
         constructor = config.get('constructor') or _CONSTRUCTORS[0]
-        name = getattr(constructor, '__name__', constructor).split('.')[-1]
-        if runner.cfg.get('train_cfg') and name not in _CONSTRUCTORS:
+        known = type_name(constructor) in _CONSTRUCTORS
+        if runner.cfg.get('train_cfg') and not known:
             raise ValueError(
                 f'`optim_wrapper.constructor` is {constructor!r}, which does '
                 'not know a distiller and would give wrong learning rates. '

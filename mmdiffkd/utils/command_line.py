@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed import destroy_process_group, init_process_group
 
-from .config import load_config
+from .config import load_config, plain_config
 from .naming import did_you_mean
 from .pipelines import LoadErrorHook
 from .safe_loader import guard_run
@@ -128,6 +128,30 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
     cfg.merge_from_dict(dict(options))
 
 
+def package_of(cfg: Config) -> str:
+    """The package in whose words a config is written.
+
+    Args:
+        cfg (Config): The config of a run, a distiller's or a plain one.
+
+    Returns:
+        str: Its ``default_scope``. Configs with classes for types may
+        have none: then the package of the model's class, or of the class
+        that it derives from.
+    """
+    if cfg.get('default_scope') is not None:
+        return cfg.default_scope
+    kind = plain_config(cfg).model.type
+    if isinstance(kind, str):
+        return kind.partition('.')[0]
+    packages = [
+        cls.__module__.partition('.')[0]
+        for cls in getattr(kind, '__mro__', [kind])
+    ]
+    known = ('mmpretrain', 'mmdet', 'mmseg')
+    return next((p for p in packages if p in known), packages[0])
+
+
 def complete_dataloaders(cfg: Config, args: argparse.Namespace) -> None:
     """Fill in what configs leave to OpenMMLab's own tools.
 
@@ -146,7 +170,7 @@ def complete_dataloaders(cfg: Config, args: argparse.Namespace) -> None:
             continue
         loader.setdefault('pin_memory', torch.cuda.is_available())
         loader.setdefault('persistent_workers', True)
-        if cfg.get('default_scope') == 'mmpretrain':
+        if package_of(cfg) == 'mmpretrain':
             loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
         if args.no_pin_memory:
             loader.pin_memory = False

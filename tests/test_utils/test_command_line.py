@@ -1,7 +1,9 @@
 import pytest
+import tiny_recipes
 from mmengine.config import Config
+from mmpretrain.models import ImageClassifier
 
-from mmdiffkd.utils.command_line import merge_options
+from mmdiffkd.utils.command_line import merge_options, package_of
 
 
 def config():
@@ -42,3 +44,20 @@ def test_options_are_merged():
     assert cfg.model.distill == distill
     assert (cfg.load_from, cfg.mine) == ('a.pth', 2)
     assert cfg.strategy.type == 'FSDPStrategy'
+
+
+@pytest.mark.parametrize(
+    'model, scope, package',
+    [
+        (dict(type='A'), 'mmseg', 'mmseg'),
+        (dict(type='mmdet.RetinaNet'), None, 'mmdet'),
+        (dict(type=ImageClassifier), None, 'mmpretrain'),
+        (dict(type=type('Mine', (ImageClassifier,), {})), None, 'mmpretrain'),
+        (tiny_recipes.distiller(dict(type=ImageClassifier)), None,
+         'mmpretrain'),
+    ],
+)  # fmt: skip
+def test_package_of_a_config(model, scope, package):
+    assert (
+        package_of(Config(dict(model=model, default_scope=scope))) == package
+    )

@@ -151,7 +151,9 @@ ENTRY = dict(at='x', loss=dict(type='MSELoss'))
     'given', [dict(weight=0.5), dict(loss=dict(type='MSELoss')), dict(at='x')]
 )
 def test_a_mistyped_entry_names_the_others(given):
-    with pytest.raises(ValueError, match="`distill.features`.*mean 'feature'?"):
+    with pytest.raises(
+        ValueError, match="`distill.features`.*mean 'feature'?"
+    ):
         read_entries(dict(feature=ENTRY, features=given))
 
 
