@@ -18,6 +18,7 @@ from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
+from .student_recipe import write_student_recipe
 from .teacher_evaluation import check_classes, evaluate_teacher
 
 _CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
@@ -32,6 +33,8 @@ class DistillHook(Hook):
       unloaded teacher is seen at once. A teacher without head, of another
       task or of other classes is not evaluated, and a line of the log says
       why. Nor is a random teacher. A resumed run skips this.
+    - It writes ``student.py``, the recipe of the plain student, into the work
+      directory. Inferencers take it with any checkpoint of the run.
     - It tells necks and losses that ask for it how long the training data
       are (for memory banks). It shows the teacher's features to losses that
       ask for a pass over the data. That pass is skipped on resume.
@@ -125,6 +128,8 @@ class DistillHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the batches, prepare the losses, evaluate the teacher.
 
+        The plain recipe is written once the checks are passed.
+
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
                 take it, a schedule counts epochs that never come, or a loss
@@ -145,6 +150,7 @@ class DistillHook(Hook):
                     'and give `warmup` and `stop` in iterations.'
                 )
         check_classes(runner, distiller)
+        write_student_recipe(runner)
         if runner.iter == 0:
             _prepare(runner)
         if (
