@@ -18,6 +18,7 @@ from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
+from .other_teachers import check_other_teachers
 from .student_recipe import write_student_recipe
 from .teacher_evaluation import check_classes, evaluate_teacher
 
@@ -98,8 +99,10 @@ class DistillHook(Hook):
 
         Raises:
             TypeError: If the model is no distiller.
-            ValueError: If another optimizer-wrapper constructor would give
-                student and necks rates that nobody chose.
+            ValueError: If a hook or a loop belongs to a model with a student
+                and a teacher of its own, or another optimizer-wrapper
+                constructor would give student and necks rates that nobody
+                chose.
         """
         if not isinstance(_distiller(runner), Distiller):
             raise TypeError(
@@ -107,6 +110,7 @@ class DistillHook(Hook):
                 f'is a {type(_distiller(runner)).__name__}. Remove '
                 '`default_hooks.distill` from a plain recipe.'
             )
+        check_other_teachers(runner)
         guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
         constructor = config.get('constructor') or _CONSTRUCTORS[0]

@@ -19,6 +19,7 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
+from .nested import check_student, check_teacher
 from .preparation import prepare_losses
 from .probe import (
     dry_run,
@@ -105,7 +106,7 @@ class Distiller(BaseModel):
             # The student holds it; here it is found like any attribute.
             del self._modules['data_preprocessor']
             self.student = student
-            self._check_student(student)
+            check_student(student)
             self._build(teacher, distill, input_size)
         self._step = 0
         self._progress_is_known = False
@@ -114,15 +115,6 @@ class Distiller(BaseModel):
         name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
-
-    @staticmethod
-    def _check_student(student: nn.Module) -> None:
-        if hasattr(student, 'distill'):
-            raise ValueError(
-                f'the student {type(student).__name__} has a top-level '
-                'module called `distill`, the name under which checkpoints '
-                'keep what distillation trains. Rename that module.'
-            )
 
     def _build(
         self,
@@ -133,6 +125,7 @@ class Distiller(BaseModel):
         specs = read_entries(distill)
         self._size = size = image_size(self.student, input_size)
         self.teacher = FrozenTeacher(**teacher)
+        check_teacher(self.teacher.network)
         self.teacher.match_input(self.student.data_preprocessor)
         self.teacher.match_student(self.student)
         student_taps = dict.fromkeys(
