@@ -1,8 +1,10 @@
 """What ``tools/train.py`` and ``tools/test.py`` share."""
 
 import argparse
+import copy
 import gc
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -12,6 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_distributed
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed import destroy_process_group, init_process_group
@@ -96,7 +99,8 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
     """Merge ``--cfg-options`` into a config.
 
     MMEngine adds whatever name it is given. A mistyped one would change
-    nothing, and nobody would notice.
+    nothing, and nobody would notice. Where an option changes a ``type``, a
+    warning names the keys of the former type that stay.
 
     Args:
         cfg (Config): The config, changed in place.
@@ -125,7 +129,26 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
                 f'{option}: the config has no {first!r}, and nothing would '
                 f'read it. Did you mean {near[0]!r}?'
             )
+    before = copy.deepcopy(entries)
     cfg.merge_from_dict(dict(options))
+    for key in options:
+        match key.split('.'):
+            case 'model', 'distill', name, part, 'type' if before.get(name):
+                former = before[name].get(part) or {}
+                _name_kept(former, cfg.model.distill[name][part], key)
+
+
+def _name_kept(former: Mapping, part: Mapping, key: str) -> None:
+    """Warn of keys that a neck or loss keeps from its former type."""
+    kept = [k for k in former if k != 'type' and part.get(k) == former[k]]
+    if kept and former.get('type') != part.type:
+        print_log(
+            f'--cfg-options {key}={part.type}: {", ".join(kept)} stay from '
+            f'the former type. {key.removesuffix("type")}_delete_=True '
+            'replaces the whole dict.',
+            'current',
+            logging.WARNING,
+        )
 
 
 def package_of(cfg: Config) -> str:

@@ -46,6 +46,28 @@ def test_options_are_merged():
     assert cfg.strategy.type == 'FSDPStrategy'
 
 
+LOSS = 'model.distill.feature.loss'
+
+
+@pytest.mark.parametrize(
+    'options, kept',
+    [
+        ({'type': 'DISTLoss'}, 'tau, loss_weight stay'),
+        ({'type': 'DISTLoss', 'tau': 1.0}, 'DISTLoss: loss_weight stay'),
+        ({'type': 'DISTLoss', '_delete_': True}, None),
+        ({'type': 'KLDivergence'}, None),
+        ({'tau': 1.0}, None),
+    ],
+)
+def test_what_stays_from_a_former_type_is_said(options, kept, log):
+    cfg = config()
+    former = dict(type='KLDivergence', tau=4.0, loss_weight=2.0)
+    cfg.model.distill.feature.loss = former
+    merge_options(cfg, {f'{LOSS}.{k}': v for k, v in options.items()})
+    assert (kept or '') in log.text
+    assert ('_delete_=True' in log.text) == (kept is not None)
+
+
 @pytest.mark.parametrize(
     'model, scope, package',
     [
