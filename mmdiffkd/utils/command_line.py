@@ -109,7 +109,8 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
 
     Raises:
         ValueError: If an option leaves out an entry that the config does not
-            have, or its first name is new and much like another.
+            have, its first name is new and much like another, or it lies
+            inside a value that is no dict and no list.
     """
     entries = (cfg.get('model') or {}).get('distill') or {}
     known = {*cfg, *_TOP_LEVEL}
@@ -129,6 +130,7 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
                 f'{option}: the config has no {first!r}, and nothing would '
                 f'read it. Did you mean {near[0]!r}?'
             )
+        _check_parents(cfg, parents, option)
     before = copy.deepcopy(entries)
     cfg.merge_from_dict(dict(options))
     for key in options:
@@ -136,6 +138,20 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
             case 'model', 'distill', name, part, 'type' if before.get(name):
                 former = before[name].get(part) or {}
                 _name_kept(former, cfg.model.distill[name][part], key)
+
+
+def _check_parents(cfg: Config, path: list[str], option: str) -> None:
+    """Refuse an option inside a value that is no dict and no list."""
+    found: object = cfg
+    for depth, name in enumerate(path, 1):
+        if isinstance(found, list) or name not in found:
+            return
+        found = found[name]
+        if not isinstance(found, dict | list):
+            raise ValueError(
+                f'{option}: `{".".join(path[:depth])}` is {found!r}, in which '
+                'nothing can be set. Give it as a whole.'
+            )
 
 
 def _name_kept(former: Mapping, part: Mapping, key: str) -> None:

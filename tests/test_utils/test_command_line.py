@@ -9,13 +9,17 @@ from mmdiffkd.utils.command_line import merge_options, package_of
 def config():
     entry = dict(at='x', weight=1.0)
     model = dict(distill=dict(feature=entry, logits=dict(at='y')))
-    return Config(dict(model=model, optim_wrapper=dict(), mine=1))
+    return Config(
+        dict(model=model, optim_wrapper=dict(), mine=1, loaders=[dict()])
+    )
 
 
 @pytest.mark.parametrize(
     'key, value, message',
     [
         ('model.distill.features', None, "no entry 'features'.*'feature'"),
+        ('model.distill.feature.at.0', 'y', '`model.distill.feature.at` is'),
+        ('mine.x', 2, '`mine` is 1, in which nothing can be set'),
         ('optim_wraper.optimizer.lr', 0.1, "mean 'optim_wrapper'"),
         ('modle.distill.feature.weight', 0, "no 'modle'.*mean 'model'"),
         ('load_form', 'a.pth', "'load_form'.*mean 'load_from'"),
@@ -36,6 +40,8 @@ def test_options_are_merged():
             'load_from': 'a.pth',
             'tta_pipeline': [],
             'test_pipeline': [],
+            'loaders.0.batch_size': 2,
+            'new.one.here': 1,
             'strategy.type': 'FSDPStrategy',
             'mine': 2,
         },
@@ -43,6 +49,7 @@ def test_options_are_merged():
     distill = dict(feature=dict(at='x', weight=0.5), logits=None)
     assert cfg.model.distill == distill
     assert (cfg.load_from, cfg.mine) == ('a.pth', 2)
+    assert cfg.loaders == [dict(batch_size=2)] and cfg.new.one.here == 1
     assert cfg.strategy.type == 'FSDPStrategy'
 
 

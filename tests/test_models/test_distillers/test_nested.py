@@ -106,11 +106,15 @@ def test_a_teacher_with_a_student_is_refused_and_its_half_teaches(tmp_path):
         assert torch.equal(found[name], tensor), name
 
 
-def test_a_teacher_that_had_a_teacher_teaches():
+@pytest.mark.parametrize(
+    'teacher, entries',
+    [(lambda: with_teacher_inside(6), HEAD), (label_assignment, PYRAMID)],
+)
+def test_a_teacher_that_had_a_teacher_teaches(teacher, entries):
     """Its own one plays no part outside its training."""
-    config = dict(model=with_teacher_inside(6), default_scope='mmdet')
+    config = dict(model=teacher(), default_scope='mmdet')
     model = tiny_detectors.distiller(
-        'gfl', HEAD, teacher=dict(config=config, checkpoint=None)
+        'gfl', entries, teacher=dict(config=config, checkpoint=None)
     )
     built = MODELS.build(model)
     built.init_weights()
