@@ -10,7 +10,7 @@ import argparse
 from copy import deepcopy
 
 import mmengine
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
 from mmdiffkd.safety import MissingWeightsHook
@@ -148,10 +148,7 @@ def augment_test(cfg: Config) -> None:
             dict(type='TestTimeAug', transforms=[flips, [pack]]),
         ]
     dataset.pipeline = cfg.tta_pipeline
-    # Not by **, which makes classes of a config's lazy names.
-    model = deepcopy(cfg.tta_model)
-    model.module = cfg.model
-    cfg.model = model
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:

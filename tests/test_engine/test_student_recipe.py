@@ -151,6 +151,8 @@ def test_of_a_config_with_classes_for_types(monkeypatch, tmp_path):
     files = [str(tmp_path / 'run' / n) for n in ('student.py', 'epoch_1.pth')]
     model = get_model(files[0], pretrained=files[1])
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+    # How the processes of that run were started.
+    assert 'launcher' not in Config.fromfile(files[0])
     run_tool(
         monkeypatch,
         'train.py',
