@@ -193,6 +193,10 @@ class Level:
     ) -> tuple[Tensor, Tensor]:
         """Arrange both, resize the student's map, detach the teacher's.
 
+        The teacher's map is contiguous: on a CPU, torch 2.11 crashes in the
+        backward pass of group norm over a channels-last map that needs no
+        gradient.
+
         Args:
             student (Tensor): The student's tensor, as tapped.
             teacher (Tensor): The teacher's.
@@ -210,7 +214,7 @@ class Level:
             student = F.interpolate(
                 student, teacher.shape[2:], mode='bilinear'
             )
-        return student, teacher.detach()
+        return student, teacher.detach().contiguous()
 
     def arrange(
         self, side: int, tensor: Tensor, image: Sequence[int]
@@ -259,7 +263,8 @@ def check_pair(
             f'{texts[0]} is {s_kind} of shape {tuple(student)}, {texts[1]} '
             f'is {t_kind} of shape {tuple(teacher)}. Compare vectors (B, C) '
             'with vectors, and maps (B, C, H, W) or tokens (B, N, C) with '
-            'maps or tokens.'
+            'maps or tokens. Some backbones pool what they return: tap their '
+            "last stage for its map, for instance 'backbone.stages.3'."
         )
     if len(student) == 2 and student[0] != teacher[0]:
         raise ValueError(

@@ -290,8 +290,11 @@ class EntrySpec(Spec):
     def texts(self) -> tuple[str, str]:
         """The student's and the teacher's taps, for messages."""
         return tuple(
-            ' + '.join(repr(tap) for tap in taps)
-            for taps in (self.student_at, self.teacher_at)
+            f"the {role}'s {' + '.join(map(repr, taps))}"
+            for role, taps in (
+                ('student', self.student_at),
+                ('teacher', self.teacher_at),
+            )
         )
 
 
@@ -432,8 +435,16 @@ class DistillerSpec(Spec):
     )
     input_size: Any = _key(
         'Size of the images of the dry run, (height, width). None: the '
-        "backbone's `img_size`, else 224 for classifiers and 256 otherwise.",
+        "backbone's `img_size`, else 224 for classifiers and 256 otherwise; "
+        'if the student does not run on that, a size that it declares.',
         'Use an integer, or (height, width).',
+        None,
+    )
+    input_shape: Any = _key(
+        'The whole shape of an image, (channels, height, width), or of a '
+        'clip, (frames, channels, height, width), instead of `input_size`. '
+        "None: the channels are the student's, else 3.",
+        'Use (channels, height, width).',
         None,
     )
 

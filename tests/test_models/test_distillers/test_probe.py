@@ -12,7 +12,7 @@ from mmdiffkd.models.distillers.taps import Taps
 
 def run(network, *texts, size=(16, 16), training=True):
     taps = Taps(network, texts, 'student')
-    return dry_run(network, taps, size, training)
+    return dry_run(network, taps, (3, *size), training)
 
 
 def test_shapes_of_backbone_and_neck(build):
@@ -82,11 +82,78 @@ def test_training_mode_is_set():
     assert shapes['other'] == [(2, 6, 16, 16)]
 
 
-def test_impossible_size_names_the_key(build):
+def test_a_head_that_wants_more_than_features_runs_whole():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, features, queries):
+            return self.inner(features.mean((2, 3))) + queries
+
+    class Whole(nn.Module):
+        def __init__(self, fails=False):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 3, 1)
+            self.head = Head()
+            self.fails = fails
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            assert len(data_samples) == len(inputs)
+            assert data_samples[0].img_shape == tuple(inputs.shape[-2:])
+            features = self.head(self.extract_feat(inputs), 0)
+            if self.fails:
+                raise RuntimeError('behind the tap')
+            return features
+
+    for fails in (False, True):
+        shapes, heads = run(Whole(fails), 'head.inner', 'backbone')
+        assert shapes['head.inner'] == [(2, 2)]
+        assert set(heads.values()) == {''}
+
+    class Broken(Whole):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            raise RuntimeError('at the start')
+
+    with pytest.raises(
+        ValueError, match="at the start; 'head' called.*queries"
+    ):
+        run(Broken(), 'head')
+
+
+def test_a_head_that_wants_the_samples_gets_them():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = nn.Linear(3, 2)
+
+        def forward(self, features, batch_data_samples):
+            height, width = batch_data_samples[0].batch_input_shape
+            return self.decoder(features.mean((2, 3))) * height / width
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 3, 1)
+            self.head = Head()
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+    shapes, heads = run(Model(), 'head.decoder')
+    assert shapes == {'head.decoder': [(2, 2)]}
+    assert heads == {'head.decoder': 'head'}
+
+
+def test_a_tap_that_stays_silent_lists_what_is_inside(build):
     network = build(tiny_recipes.classifier())
-    network.backbone.forward = lambda x: x.view(7, 7)
-    with pytest.raises(ValueError, match='`input_size` of the distiller'):
-        run(network, 'backbone.conv1')
+    network.backbone.unused = nn.Sequential(nn.ReLU(), nn.ReLU())
+    message = "did not run. Tap one.*'backbone.unused.0', 'backbone.unused.1'"
+    with pytest.raises(ValueError, match=message):
+        run(network, 'backbone.unused')
 
 
 def test_synchronised_batch_norm_runs_on_the_cpu(build):
