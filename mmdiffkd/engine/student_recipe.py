@@ -34,8 +34,6 @@ def write_student_recipe(runner: Runner) -> None:
         )
         return
     recipe = plain_recipe(runner.cfg)
-    # How the processes of this run were started.
-    recipe.pop('launcher', None)
     file = Path(runner.work_dir) / NAME
     with atomic_write(file) as opened:
         opened.write(recipe.pretty_text.encode())

@@ -32,14 +32,14 @@ def type_name(kind: object) -> str:
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
-def left_over_hint(error: TypeError) -> str:
+def left_over_hint(error: Exception) -> str:
     """What to add to Python's error about an argument that a class lacks.
 
     Dicts of a config merge key by key, so that a dict whose ``type`` was
     changed keeps the keys of the former type.
 
     Args:
-        error (TypeError): The error of the constructor.
+        error (Exception): The error of the constructor.
 
     Returns:
         str: Words to append to the error; empty for another error.

@@ -336,15 +336,17 @@ class TeacherSpec(Spec):
     """Which network teaches, and how it runs."""
 
     config: Any = _key(
-        "The teacher's whole config: a path, a package::name, or the config "
-        "itself. Of a distiller's it is the student that teaches.",
+        "The teacher's whole config: a path (from the current directory, or "
+        'beside the config file that names it), a package::name, or the '
+        "config itself. Of a distiller's it is the student that teaches.",
         "Add teacher=dict(config=...), a path, a 'package::name' or the "
         'config itself.',
     )
     checkpoint: str | Path | None = _key(
-        "Its weights, a file or an https URL: a plain model's, an MMEngine "
-        "run's, or a distiller's checkpoint. None means a random teacher, on "
-        'purpose; it has to be said.',
+        'Its weights, a file of torch or safetensors (looked for as config '
+        "is), or an https URL: a plain model's, an MMEngine run's, or a "
+        "distiller's checkpoint. None means a random teacher, on purpose; it "
+        'has to be said.',
         'Add teacher=dict(checkpoint=...), a file or an https URL; None for '
         'a random teacher, if that is what you want.',
     )
