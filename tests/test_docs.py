@@ -265,6 +265,11 @@ def test_versions():
     )
     assert {name: oldest for name, *_, oldest in rows} == MINIMUM_VERSIONS
     assert all(pins[name] == version for _, name, version, _ in rows)
+    beside = re.findall(
+        r'^\| (\w+) \| ([\d.]+) \|$', text_of('docs/install.md'), re.M
+    )
+    assert len(beside) == 4
+    assert all(pins[name] == version for name, version in beside)
 
 
 # Code
