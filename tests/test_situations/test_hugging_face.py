@@ -1,0 +1,196 @@
+"""Networks of Hugging Face's transformers, as teacher and as student."""
+
+import pytest
+import tiny_segmenters
+from distill_steps import PROJECTED, compared, images, pair
+from mmengine.model import BaseModel
+from tiny_recipes import classifier, distiller, teacher
+
+transformers = pytest.importorskip('transformers')
+LOGITS = dict(loss=dict(type='KLDivergence'))
+VIT = dict(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=32,
+    patch_size=8,
+)
+#: The name of a kind, its settings, the path of the map of its last stage,
+#: that map's shape for images of 32 x 32.
+KINDS = {
+    'resnet': (
+        'ResNet',
+        dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+        'resnet.encoder.stages.1',
+        (16, 4, 4),
+    ),
+    'convnext': (
+        'ConvNext',
+        dict(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2),
+        'convnext.encoder.stages.1',
+        (16, 4, 4),
+    ),
+    'vit': (
+        'ViT',
+        dict(intermediate_size=16, **VIT),
+        'vit.layernorm',
+        (16, 4, 4),
+    ),
+    'deit': (
+        'DeiT',
+        dict(intermediate_size=16, **VIT),
+        'deit.layernorm',
+        (16, 4, 4),
+    ),
+    'registers': (
+        'Dinov2WithRegisters',
+        dict(mlp_ratio=1, **VIT),
+        'dinov2_with_registers.layernorm',
+        (16, 4, 4),
+    ),
+    'swin': (
+        'Swin',
+        dict(
+            embed_dim=8,
+            depths=[1, 1],
+            num_heads=[1, 2],
+            window_size=4,
+            image_size=32,
+            patch_size=2,
+        ),
+        'swin.layernorm',
+        (16, 8, 8),
+    ),
+}
+
+
+def save(kind: str, folder) -> tuple[dict, str, tuple]:
+    """Save a network as Hugging Face's hub has it.
+
+    Returns:
+        tuple: Its model, the path of a map, that map's shape.
+    """
+    name, settings, path, shape = KINDS[kind]
+    settings = getattr(transformers, f'{name}Config')(num_labels=2, **settings)
+    made = getattr(transformers, f'{name}ForImageClassification')(settings)
+    made.save_pretrained(folder)
+    model = dict(
+        type='HuggingFaceClassifier',
+        _scope_='mmpretrain',
+        model_name=str(folder),
+        pretrained=False,
+        loss=dict(type='CrossEntropyLoss'),
+        data_preprocessor=classifier()['data_preprocessor'],
+    )
+    return model, f'model.{path}', shape
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_as_teacher(ready, tmp_path, kind):
+    network, path, shape = save(kind, tmp_path)
+    entries = dict(
+        feature=dict(student_at='backbone[-1]', teacher_at=path, **PROJECTED),
+        logits=dict(
+            student_at='head.fc', teacher_at='model.classifier', **LOGITS
+        ),
+    )
+    model = ready(
+        distiller(
+            teacher=teacher(model=network), distill=entries, input_size=32
+        )
+    )
+    assert compared(model, images(32)) == dict(
+        feature=pair(2, *shape), logits=pair(2, 2)
+    )
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_as_student(ready, tmp_path, kind):
+    network, path, _ = save(kind, tmp_path)
+    entries = dict(
+        feature=dict(student_at=path, teacher_at='backbone[-1]', **PROJECTED),
+        logits=dict(
+            student_at='model.classifier', teacher_at='head.fc', **LOGITS
+        ),
+    )
+    model = ready(distiller(network, distill=entries, input_size=32))
+    assert compared(model, images(32)) == dict(
+        feature=pair(2, 24, 8, 8), logits=pair(2, 2)
+    )
+
+
+def test_checkpoint_is_the_plain_models(ready, build, tmp_path):
+    """The wrapper leaves `model.` out of its names."""
+    network, path, _ = save('vit', tmp_path)
+    entry = dict(student_at=path, teacher_at='backbone[-1]', **PROJECTED)
+    config = distiller(network, distill=dict(feature=entry), input_size=32)
+    model = ready(config)
+    state = model.state_dict()
+    plain = model.student.state_dict()
+    assert {k for k in state if not k.startswith('distill.')} == plain.keys()
+    loaded = ready(config)
+    loaded.load_state_dict(state)
+    for name, value in loaded.student.state_dict().items():
+        assert value.equal(plain[name]), name
+    build(network).load_state_dict(
+        {k: v for k, v in state.items() if not k.startswith('distill.')}
+    )
+
+
+@pytest.mark.parametrize('given', ['pretrained', 'checkpoint'])
+def test_weights_of_the_hub_teach(ready, tmp_path, given):
+    """From a folder, or from the file in it."""
+    network, path, _ = save('vit', tmp_path)
+    file = None
+    if given == 'pretrained':
+        network['pretrained'] = True
+    else:
+        file = str(tmp_path / 'model.safetensors')
+    entry = dict(student_at='backbone[-1]', teacher_at=path, **PROJECTED)
+    model = ready(
+        distiller(
+            teacher=teacher(model=network, checkpoint=file),
+            distill=dict(feature=entry),
+            input_size=32,
+        )
+    )
+    kind = transformers.ViTForImageClassification
+    saved = kind.from_pretrained(tmp_path).state_dict()
+    found = model.teacher.network.model.state_dict()
+    assert all(found[name].equal(saved[name]) for name in saved)
+
+
+class Wrapper(BaseModel):
+    """What a network of any library needs around it to teach."""
+
+    def __init__(self, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        config = transformers.SegformerConfig(
+            hidden_sizes=[8, 8, 8, 8],
+            depths=[1, 1, 1, 1],
+            num_attention_heads=[1, 1, 1, 1],
+            decoder_hidden_size=8,
+            num_labels=tiny_segmenters.CLASSES,
+        )
+        self.net = transformers.SegformerForSemanticSegmentation(config)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.net(inputs).logits
+
+
+def test_a_network_that_no_package_wraps(ready):
+    entry = dict(
+        student_at='decode_head.conv_seg',
+        teacher_at='net.decode_head.classifier',
+        **LOGITS,
+    )
+    network = dict(type=Wrapper)
+    model = ready(
+        tiny_segmenters.distiller(
+            'fcn',
+            dict(maps=entry),
+            teacher=teacher(model=network, scope='mmseg'),
+        )
+    )
+    data = tiny_segmenters.batch(model)
+    assert compared(model, data) == dict(maps=pair(2, 5, 16, 16))
