@@ -240,6 +240,18 @@ def test_messages_are_in_the_code():
                 assert words.strip() in text, message
 
 
+def test_every_situation_is_held_by_a_test():
+    rows = re.findall(
+        r'^\| (?!you bring|---)(.*) \|$', text_of('docs/situations.md'), re.M
+    )
+    assert len(rows) >= 40
+    for row in rows:
+        *words, test = row.split(' | ')
+        file, _, name = test.strip('`').partition('::')
+        assert len(words) == 2 and all(words), row
+        assert f'def {name}(' in text_of(f'tests/{file}'), test
+
+
 def test_coming_from_mmrazor_leads_somewhere():
     rows = re.findall(
         r'^\| `\w+`.*?\| (.*?) \|', text_of('docs/mmrazor.md'), re.M
