@@ -1,0 +1,210 @@
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import tiny_recipes
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from mmdiffkd.models.distillers.heads import head_of
+from mmdiffkd.models.distillers.known_taps import (
+    BACKBONES,
+    HEADS,
+    TABLE,
+    row_of,
+    taps_of,
+)
+from mmdiffkd.models.distillers.probe import (
+    dry_run,
+    image_size,
+    tapped_levels,
+)
+from mmdiffkd.models.distillers.recognition import layout_of
+from mmdiffkd.models.distillers.taps import Taps
+from mmdiffkd.models.distillers.teacher import build_from_config
+from mmdiffkd.utils import load_config
+
+DATA = Path(__file__).resolve().parents[2] / 'data/stock_taps.txt'
+QUICK, SLOW = (
+    [line for line in part.splitlines() if line and not line.startswith('#')]
+    for part in DATA.read_text().split('\n# Slow\n')
+)
+#: Configs whose logits no rule of `known_heads` tells.
+UNCERTAIN = (
+    'mmpretrain::deit/deit-tiny-distilled',
+    'mmpretrain::inception_v3',
+    'mmpretrain::resnet/resnet50_8xb256-rsb',
+    'mmpretrain::vgg',
+    'mmseg::knet',
+    'mmseg::segmenter',
+)
+#: Whose head mmpretrain does not run in training.
+UNTRAINABLE = 'mmpretrain::levit'
+
+
+def build(name):
+    config = load_config(name)
+    if config.get('default_scope') is None:
+        config.default_scope = name.partition('::')[0]
+    return build_from_config(config)
+
+
+def run(network, taps, size, training):
+    """The shapes of what taps yield, as maps and vectors, by tap.
+
+    And the sizes of the maps that the backbone returns.
+    """
+    taps = Taps(network, ['backbone', *taps], 'student')
+    shapes, _ = dry_run(network, taps, size, training)
+    returned = [each[2:] for each in shapes.pop('backbone') if len(each) == 4]
+    levels = tapped_levels(network, taps, shapes, size, training)
+    return {
+        tap: [
+            layout_of(each, size).arranged(each.shape, size) for each in found
+        ]
+        for tap, found in levels.items()
+    }, returned
+
+
+def classes_of(network, tap):
+    """The number of classes that the module around a tap declares."""
+    path = tap
+    while not hasattr(module := network.get_submodule(path), 'num_classes'):
+        path = path.rpartition('.')[0]
+    return module.num_classes
+
+
+def check(line):
+    name, *expected = line.split(' | ')
+    name, _, size = name.partition('@')
+    network = build(name)
+    found = taps_of(network)
+    assert list(found.values()) == [
+        None if taps == '-' else tuple(taps.split()) for taps in expected
+    ]
+    size = image_size(network, int(size) if size else None)
+    taps = dict.fromkeys(sum(filter(None, found.values()), ()))
+    for training in (False, True):
+        if training and name.startswith(UNTRAINABLE):
+            continue
+        shapes, returned = run(network, taps, size, training)
+        ((tap,),) = [found['last_map']]
+        ((*_, height, width),) = shapes[tap]
+        assert all((height, width) <= tuple(each) for each in returned)
+        pyramid = [
+            tuple(shape[2:])
+            for tap in found['pyramid'] or ()
+            for shape in shapes[tap]
+        ]
+        assert len(pyramid) != 1
+        for finer, coarser in pairwise(pyramid):
+            assert finer[0] > coarser[0] and finer[1] > coarser[1]
+        for tap in found['logits'] or ():
+            classes = classes_of(network, tap.partition('[')[0])
+            for shape in shapes[tap]:
+                # A softmax over boxes has the background, too.
+                assert 0 in (shape[1] % classes, shape[1] % (classes + 1))
+                head = head_of(network, tap, shape[1], training)
+                if name.startswith(UNCERTAIN):
+                    assert head is None
+                else:
+                    assert head.kind == 'classes'
+
+
+@pytest.mark.parametrize('line', QUICK, ids=lambda line: line.split(' |')[0])
+def test_stock_config(line):
+    check(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('line', SLOW, ids=lambda line: line.split(' |')[0])
+def test_another_stock_config(line):
+    check(line)
+
+
+def test_there_are_enough():
+    names = [line.partition('::')[0] for line in QUICK]
+    assert len(names) >= 40
+    assert all(
+        names.count(package) >= 12
+        for package in ('mmpretrain', 'mmdet', 'mmseg')
+    )
+
+
+def named_by(rows):
+    return {name for row in rows for name in row.classes.split()}
+
+
+def test_the_classes_exist():
+    """Of a misspelt one the row would never be found."""
+    known = set()
+    for package in ('mmpretrain', 'mmdet', 'mmseg', 'mmdiffkd'):
+        registry = import_module(f'{package}.registry').MODELS
+        registry.import_from_location()
+        for cls in registry.module_dict.values():
+            for base in cls.__mro__ if isinstance(cls, type) else ():
+                package = base.__module__.partition('.')[0]
+                known |= {base.__name__, f'{package}.{base.__name__}'}
+    for part in ('backbone', 'neck', 'head'):
+        assert named_by(TABLE[part]) <= known
+
+
+def test_a_head_without_logits_says_why():
+    for row in HEADS:
+        assert bool(row.logits) != bool(row.reason), row.classes
+
+
+def classifier(**changes):
+    model = tiny_recipes.classifier(**changes)
+    return MMENGINE_MODELS.build(model)
+
+
+def test_a_class_of_ones_own():
+    network = classifier()
+
+    class Derived(type(network.backbone)):
+        pass
+
+    class Overriding(Derived):
+        def forward(self, images):
+            return super().forward(images)[::-1]
+
+    expected = taps_of(network)
+    assert expected['last_map'] == ('backbone[-1]',)
+    assert expected['pyramid'] == tuple(
+        f'backbone.layer{number}' for number in (1, 2, 3)
+    )
+    network.backbone.__class__ = Derived
+    assert taps_of(network) == expected
+    network.backbone.__class__ = Overriding
+    assert taps_of(network) == dict(
+        last_map=None, pyramid=None, logits=('head.fc',)
+    )
+    assert row_of(network.backbone, BACKBONES) is None
+
+
+def test_what_is_not_known():
+    nothing = dict(last_map=None, pyramid=None, logits=None)
+    assert taps_of(nn.Linear(2, 2)) == nothing
+    network = nn.Module()
+    network.backbone = nn.Sequential(nn.Conv2d(3, 4, 1))
+    network.head = nn.Linear(4, 2)
+    assert taps_of(network) == nothing
+
+
+def test_a_vision_transformer_says_what_it_returns():
+    recipe = tiny_recipes.transformer()
+    recipe['backbone']['out_type'] = 'featmap'
+    network = MMENGINE_MODELS.build(recipe)
+    assert taps_of(network)['last_map'] == ('backbone[-1]',)
+    recipe['backbone'].update(out_type='raw', final_norm=False)
+    network = MMENGINE_MODELS.build(recipe)
+    assert taps_of(network)['last_map'] == ('backbone.layers.0',)
+
+
+def test_a_neck_of_several_parts():
+    config = load_config('mmdet::libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco')
+    network = build_from_config(config)
+    assert isinstance(network.neck, nn.Sequential)
+    assert taps_of(network)['pyramid'] == ('neck[:]',)
