@@ -41,9 +41,10 @@ def make_batch(
     batch.
 
     Returns:
-        tuple[Tensor, list]: Normalised images (B, 3, height, width) and data
+        tuple[Tensor, list]: Normalised images (B, C, height, width) and data
         samples.
     """
+    channels = model.input_shape[-3]
     task = package_of(model.student)
     if task == 'mmseg':
         # Otherwise it pads to the size of its recipe.
@@ -59,13 +60,13 @@ def make_batch(
 
         batch = demo_mm_inputs(
             batch_size,
-            [(3, *size)] * batch_size,
+            [(channels, *size)] * batch_size,
             num_classes=classes,
             with_mask=getattr(model.student, 'with_mask', False),
         )
     else:
         make = {'mmpretrain': _class_sample, 'mmseg': _label_map_sample}[task]
-        images = torch.randint(0, 256, (batch_size, 3, *size)).byte()
+        images = torch.randint(0, 256, (batch_size, channels, *size)).byte()
         batch = {
             'inputs': list(images),
             'data_samples': [make(classes, size) for _ in range(batch_size)],

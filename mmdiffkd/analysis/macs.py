@@ -14,7 +14,13 @@ from mmengine.registry import OPTIMIZERS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdiffkd.models.distillers import Distiller
+from mmdiffkd.models.distillers.forward import (
+    WHOLE,
+    arguments_of,
+    forward_to_taps,
+)
+from mmdiffkd.models.distillers.probe import find_shape, image_shapes
+from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 
 from .tables import aligned
@@ -61,7 +67,8 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     Args:
         config (Config): A plain model's or a distiller's whole config.
         shape (Sequence[int], optional): Height and width of an image.
-            Defaults to None: a distiller's ``input_size``, else 224 x 224.
+            Defaults to None: that of the dry run before training, for a
+            plain model what a distiller would take for it.
 
     Returns:
         dict: ``shape``; ``deployed`` (``parameters``, and ``macs`` of one
@@ -71,19 +78,28 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
         ``step_ratio``: a step with distillation over the student's own.
     """
     config = copy.deepcopy(config)
-    if shape is None:
-        shape = config.model.get('input_size') or 224
-    height, width = (shape, shape) if isinstance(shape, int) else shape
-    if 'teacher' in config.model:
-        config.model.input_size = (height, width)
+    distills = 'teacher' in config.model
+    if shape is not None and distills:
+        whole = config.model.pop('input_shape', None)
+        if whole is None:
+            config.model.input_size = tuple(shape)
+        else:
+            config.model.input_shape = (*whole[:-2], *shape)
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = build_from_config(config).eval()
-    inputs = torch.zeros(BATCH_SIZE, 3, height, width)
-    distills = isinstance(model, Distiller)
-    student = model.student if distills else model
+    if distills:
+        student, input_shape = model.student, model.input_shape
+    else:
+        student = model
+        shapes = image_shapes(model, shape)
+        input_shape, *_ = find_shape(model, Taps(model, [], 'model'), shapes)
+    inputs = torch.zeros(BATCH_SIZE, *input_shape)
+    whole = arguments_of(student, [WHOLE], inputs)
     costs = {
-        'shape': [height, width],
-        'deployed': _cost(student, lambda: student(inputs, mode='tensor')),
+        'shape': list(input_shape[-2:]),
+        'deployed': _cost(
+            student, lambda: forward_to_taps(student, inputs, whole)
+        ),
     }
     if not distills:
         return costs

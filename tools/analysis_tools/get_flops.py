@@ -38,8 +38,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help="the image's size; default: the distiller's input_size, else "
-        '224 224',
+        help="the image's size; default: that of the dry run before training",
     )
     parser.add_argument(
         '--gpus',

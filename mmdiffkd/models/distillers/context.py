@@ -1,6 +1,6 @@
 """What a step supplies to necks and losses, by an argument's name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -39,12 +39,16 @@ def batch_supply(
         ``img_shape`` (B pairs, the images' height and width without
         padding), ``batch_input_shape`` (height and width with padding).
     """
+
+    def samples() -> list:
+        return _check_count(data_samples, len(inputs))
+
     return {
-        'gt_labels': lambda: _gt_labels(data_samples),
-        'sample_idx': lambda: _sample_idx(data_samples, inputs.device),
-        'gt_bboxes': lambda: _gt_bboxes(data_samples),
+        'gt_labels': lambda: _gt_labels(samples()),
+        'sample_idx': lambda: _sample_idx(samples(), inputs.device),
+        'gt_bboxes': lambda: _gt_bboxes(samples()),
         'img_shape': lambda: [
-            tuple(_meta(sample, 'img_shape')[:2]) for sample in data_samples
+            tuple(_meta(sample, 'img_shape')[:2]) for sample in samples()
         ],
         'batch_input_shape': lambda: tuple(inputs.shape[-2:]),
     }
@@ -129,6 +133,36 @@ def _roi_labels(sampled: Sampled) -> Tensor:
             'loss or neck.'
         )
     return sampled.labels
+
+
+def _check_count(data_samples: object, images: int) -> list:
+    """The samples, if there is one an image."""
+    if isinstance(data_samples, Sequence) and len(data_samples) == images:
+        return data_samples
+    count = (
+        len(data_samples)
+        if isinstance(data_samples, Sequence)
+        else f'a {type(data_samples).__name__} instead of'
+    )
+    raise ValueError(
+        'a loss or neck asks for what belongs to each image, but this batch '
+        f'has {images} images and {count} samples (views of an image have '
+        'one together). Use a loss or neck without labels.'
+    )
+
+
+def _check_count(data_samples: object, images: int) -> list:
+    """The samples, if there is one an image."""
+    if isinstance(data_samples, Sequence) and len(data_samples) == images:
+        return data_samples
+    found = type(data_samples).__name__
+    if isinstance(data_samples, Sequence):
+        found += f' of {len(data_samples)}'
+    raise ValueError(
+        'a loss or neck asks for what belongs to each image, but this batch '
+        f'has {images} images and as samples a {found} (the views of an '
+        'image have one together). Use a loss or neck without labels.'
+    )
 
 
 def _gt_labels(data_samples: list) -> Tensor:

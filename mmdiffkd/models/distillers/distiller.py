@@ -1,5 +1,6 @@
 """The distiller: a student that trains beside a frozen teacher."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,12 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
+from .forward import WHOLE, arguments_of, forward_to_taps
+from .inputs import TeacherInputs
 from .preparation import prepare_losses
 from .probe import (
-    dry_run,
-    forward_to_taps,
-    image_size,
+    find_shape,
+    image_shapes,
     shapes_behind_necks,
     tapped_levels,
 )
@@ -43,8 +45,9 @@ class Distiller(BaseModel):
     distiller lacks. The student and the distillation necks are trained; the
     teacher is frozen (see :class:`FrozenTeacher`).
 
-    Reading an unknown attribute gives the student's. To set one of the
-    student's, write ``distiller.student.<name> = ...``.
+    An attribute that the distiller lacks and the student has is the
+    student's, to read and to set: hooks that change the model of a recipe
+    (its ``loss_module``, say) change the student.
 
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
@@ -62,7 +65,14 @@ class Distiller(BaseModel):
             keeps it at the top level of its config. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
             the dry run, (height, width). Defaults to None: the backbone's
-            ``img_size``, else 224 for classifiers and 256 otherwise.
+            ``img_size``, else 224 for classifiers and 256 otherwise; if the
+            student does not run on that, a size that it declares.
+        input_shape (Sequence[int], optional): The whole shape of an image
+            without the batch, (channels, height, width), or of a clip,
+            (frames, channels, height, width); takes the place of
+            ``input_size``. Defaults to None: the channels are those of the
+            student's first convolution or of its data preprocessor's mean,
+            else 3.
 
     Raises:
         ValueError: If a tap, an entry or the teacher is at fault; the
@@ -76,6 +86,7 @@ class Distiller(BaseModel):
         distill: dict,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
+        input_shape: Sequence[int] | None = None,
     ) -> None:
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
@@ -90,12 +101,18 @@ class Distiller(BaseModel):
                 student.setdefault('data_preprocessor', data_preprocessor)
             student = MMENGINE_MODELS.build(student)
         with isolated_randomness():
-            super().__init__(data_preprocessor=student.data_preprocessor)
-            # The student holds it; here it is found like any attribute.
-            del self._modules['data_preprocessor']
+            own = getattr(student, 'data_preprocessor', None)
+            super().__init__(data_preprocessor=own)
+            if own is not None:
+                # The student holds it; here it is found like any attribute.
+                del self._modules['data_preprocessor']
             self.student = student
             self._check_student(student)
-            self._build(teacher, distill, input_size)
+            self._build(
+                teacher,
+                distill,
+                image_shapes(student, input_size, input_shape),
+            )
         self._step = 0
         self._progress_is_known = False
         self._seed: int | None = None
@@ -103,6 +120,7 @@ class Distiller(BaseModel):
         name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
+        self._is_built = True
 
     @staticmethod
     def _check_student(student: nn.Module) -> None:
@@ -117,7 +135,7 @@ class Distiller(BaseModel):
         self,
         teacher: dict,
         distill: Mapping[str, Mapping | None],
-        input_size: int | tuple[int, int] | None,
+        image_shapes: Sequence[tuple[int, ...]],
     ) -> None:
         if not isinstance(distill, Mapping):
             raise ValueError(
@@ -135,9 +153,15 @@ class Distiller(BaseModel):
             for name, entry in distill.items()
             if entry is not None
         }
-        self._size = size = image_size(self.student, input_size)
+        if not specs:
+            print_log(
+                '`distill` has no entry. The student is trained without '
+                'distillation.',
+                'current',
+                logging.WARNING,
+            )
         self.teacher = FrozenTeacher(**teacher)
-        self.teacher.match_input(self.student.data_preprocessor)
+        self.teacher.match_input(self.data_preprocessor)
         self.teacher.match_student(self.student)
         student_taps = dict.fromkeys(
             tap for spec in specs.values() for tap in spec.student_at
@@ -149,15 +173,17 @@ class Distiller(BaseModel):
             if tap is not None
         )
         self.student_taps = Taps(self.student, student_taps, 'student')
-        shapes, self._heads = dry_run(
-            self.student, self.student_taps, size, training=True
+        shape, shapes, self._heads = find_shape(
+            self.student, self.student_taps, image_shapes, training=True
         )
+        self.input_shape = shape
+        self._inputs = TeacherInputs(self.student, shape)
         students = tapped_levels(
-            self.student, self.student_taps, shapes, size, training=True
+            self.student, self.student_taps, shapes, shape, training=True
         )
-        shapes = self.teacher.attach(list(teacher_taps), size)
+        shapes = self.teacher.attach(list(teacher_taps), shape)
         teachers = tapped_levels(
-            self.teacher.network, self.teacher.taps, shapes, size, False
+            self.teacher.network, self.teacher.taps, shapes, shape, False
         )
         self._logits_shapes = {tap: each[0] for tap, each in shapes.items()}
         self.distill = nn.ModuleDict()
@@ -168,7 +194,7 @@ class Distiller(BaseModel):
                 spec,
                 _levels(students, spec.student_at),
                 _levels(teachers, spec.teacher_at),
-                size,
+                shape[-2:],
                 self._meta_supply(spec.teacher_head, 2),
             )
             for line in self.distill[name].describe():
@@ -207,7 +233,8 @@ class Distiller(BaseModel):
         """The student's forward, with distillation losses in mode 'loss'.
 
         Args:
-            inputs (Tensor): Normalised images (B, 3, H, W).
+            inputs (Tensor): Normalised images (B, C, H, W), or whatever else
+                the student takes.
             data_samples (list, optional): Annotations. Defaults to None.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults
                 to ``'tensor'``.
@@ -228,17 +255,21 @@ class Distiller(BaseModel):
         weights are 0, the teacher is not run.
 
         Args:
-            inputs (Tensor): Normalised images (B, 3, H, W).
+            inputs (Tensor): Normalised images (B, C, H, W). Of a list of
+                views or a dict of branches, the teacher gets what the
+                student's backbone gets.
             data_samples (list, optional): Annotations.
 
         Returns:
             dict: Losses by name.
         """
         self._check_schedules()
+        self._inputs.check(inputs)
         seed = self._next_seed()
         active = [e for e in self.distill.values() if e.active]
         taps = dict.fromkeys(tap for e in active for tap in e.student_at)
         with (
+            self._inputs.record(inputs),
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
         ):
@@ -249,17 +280,20 @@ class Distiller(BaseModel):
             for e in active
             if e.box_heads is None or e.box_heads[0] in sampled
         ]
-        students = {e.name: e.read_student(self.student_taps) for e in active}
+        images, views = self._inputs.images(inputs)
+        students = {
+            e.name: e.read_student(self.student_taps, views) for e in active
+        }
         self.student_taps.clear()
-        teachers = self._teacher_tensors(inputs, active, sampled)
-        supply = batch_supply(inputs, data_samples)
+        teachers = self._teacher_tensors(images, active, sampled, data_samples)
+        supply = batch_supply(images, data_samples)
         self.metrics = {}
         for name, entry in self.distill.items():
             if name in students:
                 terms, metrics = entry(
                     students[name],
                     _levels(teachers, entry.teacher_at),
-                    inputs.shape[-2:],
+                    images.shape[-2:],
                     supply
                     | teacher_supply(
                         self.teacher.network, entry.teacher_head, teachers
@@ -280,6 +314,7 @@ class Distiller(BaseModel):
         inputs: Tensor,
         entries: list[Entry],
         sampled: Mapping[str, Sampled],
+        data_samples: list | None = None,
     ) -> dict[str, list[Tensor]]:
         """What the teacher's taps of some entries yield, by tap."""
         taps = dict.fromkeys(
@@ -293,7 +328,9 @@ class Distiller(BaseModel):
             for teacher, student in self._boxes_of.items()
             if student in sampled
         }
-        return self.teacher(inputs, list(taps), boxes) if taps else {}
+        if not taps:
+            return {}
+        return self.teacher(inputs, list(taps), boxes, data_samples)
 
     @torch.compiler.disable
     def _next_seed(self) -> tuple[int, int, int]:
@@ -342,10 +379,13 @@ class Distiller(BaseModel):
 
     def _meta_supply(self, head: str | None, batch_size: int) -> dict:
         if head is None:
-            return meta_supply(batch_size, self._size)
+            return meta_supply(batch_size, self.input_shape[-2:])
         module = self.teacher.network.get_submodule(head)
         return meta_supply(
-            batch_size, self._size, module, self._logits_shapes[head]
+            batch_size,
+            self.input_shape[-2:],
+            module,
+            self._logits_shapes[head],
         )
 
     def check_batch(self, batch_size: int, entry: str | None = None) -> None:
@@ -427,7 +467,7 @@ class Distiller(BaseModel):
         """What the denoisers do to the student's features, step by step.
 
         Args:
-            inputs (Tensor): Normalised images (B, 3, H, W).
+            inputs (Tensor): Normalised images (B, C, H, W).
 
         Returns:
             dict: For every entry whose neck denoises maps, one list a level
@@ -440,9 +480,13 @@ class Distiller(BaseModel):
         self.eval()
         try:
             taps = {tap for e in shown.values() for tap in e.student_at}
-            heads = {h for tap, h in self._heads.items() if tap in taps}
-            with isolated_randomness(), self.student_taps.record(taps):
-                forward_to_taps(self.student, inputs, sorted(heads), {})
+            heads = sorted({self._heads[t] for t in taps if t in self._heads})
+            given = arguments_of(self.student, heads, inputs)
+            with (
+                isolated_randomness(),
+                self.student_taps.record(taps, stop=WHOLE in given),
+            ):
+                forward_to_taps(self.student, inputs, given)
             students = {tap: self.student_taps.read(tap) for tap in taps}
             teachers = self._teacher_tensors(inputs, list(shown.values()), {})
             return {
@@ -470,6 +514,22 @@ class Distiller(BaseModel):
             if student is None or name.startswith('_'):
                 raise
             return getattr(student, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            '_is_built' in self.__dict__
+            and not name.startswith('_')
+            and not hasattr(type(self), name)
+            and not any(
+                name in self.__dict__[own]
+                for own in ('_modules', '_parameters', '_buffers')
+            )
+            and name not in self.__dict__
+            and hasattr(self.student, name)
+        ):
+            setattr(self.student, name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:

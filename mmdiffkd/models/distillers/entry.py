@@ -95,16 +95,18 @@ class Entry(BaseModule):
         """Bring the scheduled weight up to date, both counted from 0."""
         self.factor = self.schedule.factor(epoch, iteration)
 
-    def read_student(self, taps: Taps) -> list[Tensor]:
+    def read_student(self, taps: Taps, views: int = 1) -> list[Tensor]:
         """The student's tensors of this step, one a level.
 
         Args:
             taps (Taps): The student's taps, recorded.
+            views (int): How often the student ran, see
+                :meth:`~.taps.Taps.read`. Defaults to 1.
 
         Raises:
             ValueError: If one of them has no gradient.
         """
-        tensors = [t for tap in self.student_at for t in taps.read(tap)]
+        tensors = [t for tap in self.student_at for t in taps.read(tap, views)]
         if torch.is_grad_enabled() and not all(
             tensor.requires_grad for tensor in tensors
         ):

@@ -193,6 +193,10 @@ class Level:
     ) -> tuple[Tensor, Tensor]:
         """Arrange both, resize the student's map, detach the teacher's.
 
+        The teacher's map is contiguous: on a CPU, torch 2.11 crashes in the
+        backward pass of group norm over a channels-last map that needs no
+        gradient.
+
         Args:
             student (Tensor): The student's tensor, as tapped.
             teacher (Tensor): The teacher's.
@@ -210,7 +214,7 @@ class Level:
             student = F.interpolate(
                 student, teacher.shape[2:], mode='bilinear'
             )
-        return student, teacher.detach()
+        return student, teacher.detach().contiguous()
 
     def arrange(
         self, side: int, tensor: Tensor, image: Sequence[int]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Self
 
 import torch
@@ -210,6 +211,23 @@ def image_channels(network: nn.Module) -> int | None:
             break
     own = Normalization.of(getattr(network, 'data_preprocessor', None))
     return None if own is None else own.channels
+
+
+def channels_of_images(network: nn.Module) -> list[int]:
+    """The channels that the images of a network may have, likeliest first.
+
+    Args:
+        network (nn.Module): The network.
+    """
+    own = Normalization.of(getattr(network, 'data_preprocessor', None))
+    first = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    found = [
+        image_channels(network),
+        own and own.channels,
+        *(convolution.in_channels for convolution in islice(first, 1)),
+        3,
+    ]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def check_channels(student: int | None, teacher: int | None) -> None:

@@ -41,6 +41,14 @@ def _level_of(
     entry: Entry, level: int, batches: Iterable[Tensor], read_teacher: Callable
 ) -> Iterator[Tensor]:
     for inputs in batches:
+        if not isinstance(inputs, Tensor):
+            raise ValueError(
+                f'`distill.{entry.name}.loss`: '
+                f'{type(entry.losses[level]).__name__} asks for a pass of the '
+                'teacher over the training data, whose inputs are a '
+                f'{type(inputs).__name__} of images. Choose an option of the '
+                'loss that needs no pass, or another loss.'
+            )
         by_tap = read_teacher(inputs, [entry], {})
         tensor = [t for tap in entry.teacher_at for t in by_tap[tap]][level]
         yield entry.levels[level].arrange(1, tensor, inputs.shape[-2:])

@@ -9,6 +9,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import product
 
 import torch
 from mmengine.logging import print_log
@@ -18,81 +19,106 @@ from torch.func import functional_call
 from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import isolated_randomness
 
+from .context import task_of
+from .forward import WHOLE, arguments_of, forward_to_taps, head_around
+from .normalization import channels_of_images
 from .recognition import Tapped
-from .rois import box_head_of, run_on_boxes, whole_images
+from .rois import ROI_HEAD
 from .spec import EntrySpec
-from .taps import Tap, TapError, Taps
+from .taps import SilentTap, TapError, Taps
+
+#: Sizes to try where a network does not run on what was assumed.
+_OTHER_SIZES = 224, 256, 32, 64, 128, 384, 512
 
 
-def image_size(
-    network: nn.Module, given: int | tuple[int, int] | None
-) -> tuple[int, int]:
-    """Height and width of the images of the dry run.
+class CannotRun(ValueError):
+    """A network that does not run on images of a shape."""
+
+
+class _NotReached(Exception):
+    """Taps that lie in none of the parts that ran."""
+
+
+def image_shapes(
+    network: nn.Module,
+    input_size: int | tuple[int, int] | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> list[tuple[int, ...]]:
+    """The shapes that the images of a network may have, the likeliest first.
 
     Args:
         network (nn.Module): The student.
-        given (int or tuple[int, int], optional): ``input_size`` of the
-            config. None: the backbone's ``img_size``, else 224 for
-            classifiers and 256 otherwise.
+        input_size (int or tuple[int, int], optional): Height and width, from
+            the config. Defaults to None: the backbone's ``img_size``, else
+            224 for classifiers and 256 otherwise; then the sizes that the
+            network's parts declare.
+        input_shape (Sequence[int], optional): The whole shape without the
+            batch, (C, H, W) or (T, C, H, W), from the config. Defaults to
+            None: the channels of the first convolution or of the data
+            preprocessor's mean, else 3.
 
     Raises:
-        ValueError: If ``given`` is no size.
+        ValueError: If one of the two makes no sense, or both are given.
     """
-    if given is None:
+    if input_shape is not None:
+        if input_size is not None:
+            raise ValueError(
+                f'`input_size` is {input_size!r} and `input_shape` is '
+                f'{input_shape!r}, which say the same. Leave one out.'
+            )
+        sides = _positive_ints(input_shape)
+        if len(sides) not in (3, 4):
+            raise ValueError(
+                f'`input_shape` is {input_shape!r}. Give the shape of an '
+                'image without the batch, (channels, height, width), or of a '
+                'clip, (frames, channels, height, width), in positive ints.'
+            )
+        return [sides]
+    if input_size is not None:
+        both = [input_size] * 2 if type(input_size) is int else input_size
+        sides = _positive_ints(both)
+        if len(sides) != 2:
+            raise ValueError(
+                f'`input_size` is {input_size!r}. Give a positive int or '
+                '(height, width).'
+            )
+        sizes = [sides]
+    else:
         backbone = getattr(network, 'backbone', None)
-        given = getattr(backbone, 'img_size', None)
-    if given is None:
         head = getattr(network, 'head', None)
-        given = 224 if hasattr(head, 'num_classes') else 256
-    size = (given, given) if isinstance(given, int) else given
-    if (
-        not isinstance(size, Sequence)
-        or len(size) != 2
-        or not all(type(side) is int and side > 0 for side in size)
+        usual = 224 if hasattr(head, 'num_classes') else 256
+        sizes = [
+            *_declared_sizes([backbone]),
+            (usual, usual),
+            *_declared_sizes(network.modules()),
+        ]
+    return [
+        (channels, *size)
+        for size in dict.fromkeys(sizes)
+        for channels in channels_of_images(network)
+    ]
+
+
+def _positive_ints(value: object) -> tuple[int, ...]:
+    """A sequence of positive integers as a tuple; anything else as ()."""
+    if isinstance(value, Sequence) and all(
+        type(side) is int and side > 0 for side in value
     ):
-        raise ValueError(
-            f'`input_size` is {given!r}. Give a positive int or '
-            '(height, width).'
-        )
-    return tuple(size)
+        return tuple(value)
+    return ()
 
 
-def forward_to_taps(
-    network: nn.Module,
-    inputs: Tensor,
-    heads: Iterable[str],
-    boxes: Mapping[str, Tensor],
-) -> None:
-    """Run backbone, neck and the heads named, so that the taps record.
-
-    Args:
-        network (nn.Module): An OpenMMLab model; one without
-            ``extract_feat`` runs in mode ``'tensor'``.
-        inputs (Tensor): A batch of images (B, 3, H, W).
-        heads (Iterable[str]): Paths of heads to call on the features.
-        boxes (Mapping[str, Tensor]): The boxes (n, 5) of those among them
-            that are box heads, see :func:`~.rois.run_on_boxes`.
-    """
-    if not hasattr(network, 'extract_feat'):
-        network(inputs, mode='tensor')
-        return
-    features = network.extract_feat(inputs)
-    for head in heads:
-        if head in boxes:
-            run_on_boxes(network, head, features, boxes[head])
-        else:
-            _run_head(network, head, features)
-
-
-def _run_head(network: nn.Module, path: str, features: object) -> None:
-    """Call a head; in a cascade on what the heads before it gave, too."""
-    root, _, number = path.partition('.')
-    if root != 'decode_head' or not number:
-        network.get_submodule(path)(features)
-        return
-    given = ()
-    for head in network.get_submodule(root)[: int(number) + 1]:
-        given = (head(features, *given),)
+def _declared_sizes(modules: Iterable[object]) -> list[tuple[int, int]]:
+    """The sizes of images that modules name, as mmpretrain's and timm's do."""
+    found = []
+    for module in modules:
+        owners = module, getattr(module, 'config', None)
+        for owner, name in product(owners, ('img_size', 'image_size')):
+            size = getattr(owner, name, None)
+            size = _positive_ints([size] * 2 if type(size) is int else size)
+            if len(size) == 2:
+                found.append(size)
+    return found
 
 
 class _Wrapped(nn.Module):
@@ -105,17 +131,6 @@ class _Wrapped(nn.Module):
 
     def forward(self, *args) -> None:
         self.function(self.network, *args)
-
-
-def _head_of(network: nn.Module, tap: Tap) -> str:
-    """The head that holds a module: a child, or an item of a list."""
-    box_head = box_head_of(tap.text)
-    if box_head is not None:
-        return box_head
-    parts = tap.path.split('.')
-    if isinstance(network.get_submodule(parts[0]), nn.ModuleList):
-        return '.'.join(parts[:2])
-    return parts[0]
 
 
 @contextmanager
@@ -143,24 +158,10 @@ def _untouched_buffers(network: nn.Module) -> Iterator[None]:
             buffer.data.copy_(value)
 
 
-def _cure(heads: Mapping[str, str]) -> str:
-    size = (
-        'Set `input_size` of the distiller to a size that it takes, as an '
-        'int or (height, width).'
-    )
-    if not heads:
-        return size
-    return (
-        f'It was called for {" and ".join(map(repr, heads))}; a head that '
-        "takes more than features (a transformer's decoder, say) cannot hold "
-        f'a tap: tap backbone or neck. If the size is at fault: {size}'
-    )
-
-
 def shapes_elsewhere(
     network: nn.Module,
     taps: Taps,
-    input_size: tuple[int, int],
+    input_shape: tuple[int, ...],
     training: bool,
 ) -> tuple[dict[str, list[torch.Size]], tuple[int, int]] | None:
     """What taps yield for images of another size than the dry run's.
@@ -170,18 +171,20 @@ def shapes_elsewhere(
     Args:
         network (nn.Module): The student or the teacher.
         taps (Taps): Its taps.
-        input_size (tuple[int, int]): Height and width of the dry run.
+        input_shape (tuple[int, ...]): The shape of the dry run's images,
+            (C, H, W) or (T, C, H, W).
         training (bool): The mode to run in.
 
     Returns:
         tuple or None: The shapes, and the size; None if the network takes
         images of one size alone.
     """
-    small = max(input_size) <= 512
-    other = tuple(2 * n if small else n // 2 for n in input_size)
+    *front, height, width = input_shape
+    small = max(height, width) <= 512
+    other = tuple(2 * n if small else n // 2 for n in (height, width))
     calls = taps.calls
     try:
-        return dry_run(network, taps, other, training)[0], other
+        return dry_run(network, taps, (*front, *other), training)[0], other
     except ValueError:
         return None
     finally:
@@ -192,7 +195,7 @@ def tapped_levels(
     network: nn.Module,
     taps: Taps,
     shapes: Mapping[str, list[torch.Size]],
-    input_size: tuple[int, int],
+    input_shape: tuple[int, ...],
     training: bool,
 ) -> dict[str, list[Tapped]]:
     """What is known of every tensor that the taps of a network yield.
@@ -201,13 +204,15 @@ def tapped_levels(
         network (nn.Module): The student or the teacher.
         taps (Taps): Its taps.
         shapes (Mapping[str, list[torch.Size]]): What :func:`dry_run` found.
-        input_size (tuple[int, int]): Height and width of the dry run.
+        input_shape (tuple[int, ...]): The shape of the dry run's images,
+            (C, H, W) or (T, C, H, W).
         training (bool): The mode that it ran in.
     """
+    frames = input_shape[0] if len(input_shape) == 4 else 1
 
     @cache
     def elsewhere() -> tuple | None:
-        return shapes_elsewhere(network, taps, input_size, training)
+        return shapes_elsewhere(network, taps, input_shape, training)
 
     def one(text: str, number: int) -> tuple[torch.Size, tuple] | None:
         found = elsewhere()
@@ -216,7 +221,13 @@ def tapped_levels(
     return {
         text: [
             Tapped(
-                text, name, shape, taps.role, network, partial(one, text, n)
+                text,
+                name,
+                shape,
+                taps.role,
+                network,
+                partial(one, text, n),
+                frames,
             )
             for n, (name, shape) in enumerate(zip(taps.names(text), levels))
         ]
@@ -227,10 +238,14 @@ def tapped_levels(
 def dry_run(
     network: nn.Module,
     taps: Taps,
-    input_size: tuple[int, int],
+    input_shape: tuple[int, ...],
     training: bool,
 ) -> tuple[dict[str, list[torch.Size]], dict[str, str]]:
     """Run a network once on a batch of two and see what its taps yield.
+
+    Its backbone and neck run, and the heads that hold taps, called on the
+    features. Where that does not reach every tap, the network runs whole in
+    mode ``'tensor'``. It may fail there behind its last tap.
 
     It runs on meta tensors, which costs no arithmetic and moves no buffer; a
     network with an operator that has no meta kernel runs for real, and its
@@ -239,20 +254,22 @@ def dry_run(
     Args:
         network (nn.Module): The student or the teacher.
         taps (Taps): Its taps.
-        input_size (tuple[int, int]): Height and width of the images.
+        input_shape (tuple[int, ...]): The shape of an image, (C, H, W), or
+            of a clip, (T, C, H, W).
         training (bool): The mode to run in; some networks return other
             structures in the two.
 
     Returns:
         tuple: The shapes of each tap's tensors, one a level, with a batch
         of 2 (in a RoI head, of two boxes); and the head that has to be
-        called, by tap, for those taps that need one.
+        called, by tap, for those taps that need one. It is ``''`` for the
+        whole network.
 
     Raises:
-        ValueError: If the network cannot run at this size, or a tap is at
-            fault (see :class:`Taps`).
+        CannotRun: If the network cannot run on images of this shape.
+        TapError: If a tap is at fault (see :class:`Taps`).
     """
-    inputs = torch.zeros(2, 3, *input_size)
+    inputs = torch.zeros(2, *input_shape)
     state = {
         f'network.{name}': torch.empty_like(tensor, device='meta')
         for name, tensor in [
@@ -261,61 +278,226 @@ def dry_run(
         ]
     }
 
-    heads: dict[str, str] = {}
-
-    def attempt(run: Callable) -> tuple[dict, dict]:
-        heads.clear()
-        for _ in range(2):
-            with taps.record():
-                run()
-            if heads or not taps.silent:
-                break
-            # What did not fire in backbone and neck belongs to heads.
-            for tap in taps.silent:
-                heads[tap.text] = _head_of(network, tap)
-        taps.remember_calls()
-        shapes = {t: [x.shape for x in taps.read(t)] for t in taps.taps}
-        return shapes, heads
-
-    def needed(inputs: Tensor) -> tuple:
-        called = list(dict.fromkeys(heads.values()))
-        boxes = {h: whole_images(inputs) for h in called if box_head_of(h)}
-        return inputs, called, boxes
-
-    def on_meta() -> None:
+    def on_meta(heads: Iterable[str]) -> None:
+        images = inputs.to('meta')
         functional_call(
             _Wrapped(network, forward_to_taps),
             state,
-            needed(inputs.to('meta')),
+            (images, arguments_of(network, heads, images)),
             # Shared modules are then swapped, and restored, once.
             tie_weights=False,
             strict=False,
         )
 
-    def for_real() -> None:
-        device = next(network.parameters()).device
-        forward_to_taps(network, *needed(inputs.to(device)))
+    def for_real(heads: Iterable[str]) -> None:
+        images = inputs.to(_device_of(network))
+        with _untouched_buffers(network):
+            forward_to_taps(
+                network, images, arguments_of(network, heads, images)
+            )
 
+    errors: dict[str, Exception] = {}
     with _mode(network, training), torch.no_grad(), isolated_randomness():
         try:
-            return attempt(on_meta)
-        except TapError:
-            raise
-        except Exception:
-            with _untouched_buffers(network):
-                try:
-                    return attempt(for_real)
-                except TapError:
-                    raise
-                except Exception as error:
-                    height, width = input_size
-                    raise ValueError(
-                        f'the {taps.role} {type(network).__name__} cannot '
-                        f'run on images of {height} x {width}: {error}. '
-                        + _cure(heads)
-                    ) from error
+            for route in _routes(network, taps):
+                for run in (on_meta, for_real):
+                    heads: dict[str, str] = {}
+                    try:
+                        route(network, taps, run, heads)
+                        taps.remember_calls()
+                        shapes = {
+                            text: [x.shape for x in taps.read(text)]
+                            for text in taps.taps
+                        }
+                        return shapes, heads
+                    except _NotReached:
+                        break
+                    except SilentTap as error:
+                        errors[_by(route, heads)] = error
+                        break
+                    except TapError:
+                        raise
+                    except Exception as error:
+                        errors[_by(route, heads)] = error
         finally:
             taps.clear()
+    silent = [e for e in errors.values() if isinstance(e, SilentTap)]
+    if silent:
+        raise silent[-1]
+    *_, last = errors.values()
+    said = '; '.join(
+        f'{" and ".join(ways)}: {error.rstrip(".")}'
+        for error, ways in _grouped(errors).items()
+    )
+    raise CannotRun(
+        f'the {taps.role} {type(network).__name__} cannot run on images of '
+        f'{_times(input_shape)}. {said}.'
+    ) from last
+
+
+def _routes(network: nn.Module, taps: Taps) -> list[Callable]:
+    """The ways to run a network, to be tried in this order."""
+    in_roi_head = any(
+        tap.path.split('.')[0] == ROI_HEAD for tap in taps.taps.values()
+    )
+    whole = []
+    # What boxes a network would choose there is not what is asked.
+    if type(network).forward is not nn.Module.forward and not in_roi_head:
+        whole = [_run_whole]
+    if not hasattr(network, 'extract_feat'):
+        return whole or [_run_whole]
+    if task_of(network):
+        # Heads of the packages take features.
+        return [_run_with_heads, *whole]
+    return [_run_features, *whole, _run_with_heads]
+
+
+def _run_features(
+    network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
+) -> None:
+    """Run backbone and neck alone."""
+    with taps.record():
+        run([])
+    if taps.silent:
+        raise _NotReached
+
+
+def _run_with_heads(
+    network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
+) -> None:
+    """Run backbone, neck and heads; fill in the heads, by tap."""
+    with taps.record():
+        run([])
+    if not taps.silent:
+        return
+    # What did not run in backbone and neck belongs to heads.
+    for tap in taps.silent:
+        heads[tap.text] = head_around(network, tap)
+    with taps.record():
+        run(list(dict.fromkeys(heads.values())))
+
+
+def _run_whole(
+    network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
+) -> None:
+    """Run the network in mode 'tensor', as far as the last tap at least."""
+    heads |= dict.fromkeys(taps.taps, WHOLE)
+    with taps.record():
+        try:
+            run([WHOLE])
+        except Exception as error:
+            # On meta tensors it may fail where it would not for real.
+            on_meta = any(t.is_meta for t in taps.recorded)
+            if taps.silent or not taps.taps or on_meta:
+                raise
+            print_log(
+                f'The {taps.role} {type(network).__name__} runs as far as '
+                f'its last tap. Behind it: {error}',
+                'current',
+            )
+
+
+def _by(route: Callable, heads: Mapping[str, str]) -> str:
+    """How a network was run, for messages."""
+    if route is _run_whole:
+        return "the whole network in mode 'tensor'"
+    if not heads:
+        return 'backbone and neck'
+    called = dict.fromkeys(heads.values())
+    return f'{" and ".join(map(repr, called))} called on the features'
+
+
+def _grouped(errors: Mapping[str, Exception]) -> dict[str, list[str]]:
+    """The ways in which a network was run, by what it said."""
+    grouped: dict[str, list[str]] = {}
+    for way, error in errors.items():
+        grouped.setdefault(str(error), []).append(way)
+    return grouped
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _times(shape: Sequence[int]) -> str:
+    return ' x '.join(map(str, shape))
+
+
+def find_shape(
+    network: nn.Module,
+    taps: Taps,
+    candidates: Sequence[tuple[int, ...]],
+    training: bool = False,
+) -> tuple[tuple[int, ...], dict[str, list[torch.Size]], dict[str, str]]:
+    """Dry-run a network on images of the first shape that it takes.
+
+    Args:
+        network (nn.Module): The student or the teacher.
+        taps (Taps): Its taps.
+        candidates (Sequence[tuple[int, ...]]): The shapes to try.
+        training (bool): The mode to run in. Defaults to False.
+
+    Returns:
+        tuple: The shape, and what :func:`dry_run` returns.
+
+    Raises:
+        ValueError: If it takes none of them; the message says what the
+            network said, and a shape that it takes, if one was found.
+    """
+    errors = []
+    for shape in candidates:
+        try:
+            return shape, *dry_run(network, taps, shape, training)
+        except CannotRun as error:
+            errors.append(error)
+    cure = _cure(network, taps, candidates, training)
+    raise ValueError(f'{errors[0]} {cure}') from errors[0]
+
+
+def _cure(
+    network: nn.Module,
+    taps: Taps,
+    failed: Sequence[tuple[int, ...]],
+    training: bool,
+) -> str:
+    """What to do about a network that does not run; what it says was tried."""
+    *front, height, width = failed[0]
+    sizes = dict.fromkeys(
+        [
+            (height, width),
+            *_declared_sizes(network.modules()),
+            *((n, n) for n in _OTHER_SIZES),
+        ]
+    )
+    channels = dict.fromkeys([front[-1], *channels_of_images(network)])
+    for size, count in product(sizes, channels):
+        shape = *front[:-1], count, *size
+        if shape in failed:
+            continue
+        try:
+            dry_run(network, taps, shape, training)
+        except (CannotRun, TapError):
+            continue
+        key = f'`input_shape={shape}`'
+        if count == front[-1]:
+            key = f'`input_size={size}`'
+        both = ''
+        if taps.role == 'teacher':
+            both = (
+                ' Both networks get the same images. Choose a teacher for '
+                f'images of {_times(failed[0])}, or train on its images:'
+            )
+        return (
+            f'It runs on images of {_times(shape)}.{both} Set {key} of the '
+            'distiller, and let the pipelines give such images.'
+        )
+    return (
+        f'Nor does it run on images of {" or ".join(map(str, _OTHER_SIZES))} '
+        'pixels. See what it says above. If a head wants more than features '
+        "(a transformer's decoder, say), tap backbone or neck. Set "
+        '`input_size` of the distiller to (height, width), or `input_shape` '
+        'to the shape of an image without the batch, if it takes another.'
+    )
 
 
 def shapes_behind_necks(

@@ -47,6 +47,7 @@ class Tapped:
         network (nn.Module, optional): Where it was tapped.
         elsewhere (Callable): Its shape for images of another size, and that
             size; None if the network takes no other.
+        frames (int): The frames of a clip, 1 for images.
     """
 
     tap: str
@@ -57,6 +58,7 @@ class Tapped:
     elsewhere: Callable[[], tuple[torch.Size, tuple[int, int]] | None] = (
         lambda: None
     )
+    frames: int = 1
 
     def modules(self) -> Iterator[nn.Module]:
         """The tapped module and what it lies in, from the inside out."""
@@ -165,7 +167,7 @@ def _check_said(tapped: Tapped, axes: str, image: tuple[int, int]) -> None:
 
 def _check_batch(tapped: Tapped) -> None:
     """Refuse windows, say, in the place of images."""
-    if tapped.shape[0] != 2:
+    if tapped.shape[0] not in (2, 2 * tapped.frames):
         raise ValueError(
             f'{_text(tapped)} holds {tapped.shape[0]} samples for 2 images, '
             'so that its first axis is not the batch (windows of attention, '

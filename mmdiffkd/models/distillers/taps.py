@@ -1,7 +1,7 @@
 """Taps: places in a network where tensors are read."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +18,14 @@ _INTEGER = re.compile(r'[+-]?\d+')
 
 class TapError(ValueError):
     """A tap that cannot be read."""
+
+
+class SilentTap(TapError):
+    """A tap that yields no tensor."""
+
+
+class _AllRead(BaseException):
+    """Every tap has recorded; no ``except Exception`` of a network sees it."""
 
 
 class Tap:
@@ -87,7 +95,8 @@ class Tap:
         """Apply the index or slice.
 
         Args:
-            tensors (list[Tensor]): What the module returned, flattened.
+            tensors (list[Tensor]): What the module returned, flattened; at
+                least one.
             is_list (bool): Whether it returned a list or was called more
                 than once, so that an index makes sense.
 
@@ -98,11 +107,6 @@ class Tap:
             TapError: On an index into a lone tensor, which would cut the
                 batch, or an index beyond the list.
         """
-        if not tensors:
-            raise TapError(
-                f'tap {self.text!r} yields no tensor. Tap a module that runs '
-                'in the forward pass and returns tensors.'
-            )
         if self.index is None:
             return tensors
         if not is_list:
@@ -144,8 +148,14 @@ class _Recorder:
     registering hooks inside a forward pass would break compiled graphs.
     """
 
-    def __init__(self, module: nn.Module, reads_input: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        reads_input: bool,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
         self.on = False
+        self.after = after
         self.calls = 0
         self.bare = False
         self.tensors: list[Tensor] = []
@@ -177,6 +187,7 @@ class _Recorder:
         self.tensors += tensors
         if not torch.compiler.is_compiling():
             self.versions += [t._version for t in tensors]
+            self.after()
 
     def clear(self) -> None:
         self.calls = 0
@@ -205,6 +216,8 @@ class Taps:
         #: How often each module was called at start-up, and how many tensors
         #: it gave, by where it is read.
         self.calls: dict[str, tuple[int, int]] = {}
+        self._waiting_for: list[str] = []
+        self._network = network
         modules = dict(network.named_modules())
         for tap in self.taps.values():
             if tap.path not in modules:
@@ -213,10 +226,39 @@ class Taps:
                     f'{tap.path!r} (tap {tap.text!r}). '
                     + did_you_mean(tap.path, filter(None, modules))
                 )
+            if type(modules[tap.path]).forward is nn.Module.forward:
+                raise TapError(
+                    f'tap {tap.text!r}: {tap.path!r} of the {role} is a '
+                    f'{type(modules[tap.path]).__name__}, which holds modules '
+                    f'and does not run itself. {self._inside(tap.path)}'
+                )
             if tap.point not in self._recorders:
                 self._recorders[tap.point] = _Recorder(
-                    modules[tap.path], tap.reads_input
+                    modules[tap.path], tap.reads_input, self._maybe_stop
                 )
+
+    def _inside(self, path: str) -> str:
+        """The modules in a module, as a cure."""
+        names = [
+            f'{path}.{name}'
+            for name, _ in self._network.get_submodule(path).named_children()
+        ]
+        if not names:
+            return 'Tap a module that runs in the forward pass.'
+        more = ', ...' if len(names) > 8 else ''
+        return (
+            'Tap one of its modules: '
+            + ', '.join(map(repr, names[:8]))
+            + f'{more}.'
+        )
+
+    def _maybe_stop(self) -> None:
+        """End the forward pass if every tap waited for has recorded."""
+        if self._waiting_for and all(
+            self._recorders[point].calls >= self.calls[point][0]
+            for point in self._waiting_for
+        ):
+            raise _AllRead
 
     @property
     def silent(self) -> list[Tap]:
@@ -227,27 +269,41 @@ class Taps:
             if not self._recorders[tap.point].calls
         ]
 
+    @property
+    def recorded(self) -> list[Tensor]:
+        """All tensors that were recorded."""
+        return [t for r in self._recorders.values() for t in r.tensors]
+
     @contextmanager
-    def record(self, texts: Iterable[str] | None = None) -> Iterator[None]:
+    def record(
+        self, texts: Iterable[str] | None = None, stop: bool = False
+    ) -> Iterator[None]:
         """Record what the tapped modules return inside the block.
 
         Args:
             texts (Iterable[str], optional): The taps to record. Defaults to
                 None, all of them.
+            stop (bool): Leave the block as soon as each of their modules has
+                run as often as at start-up. Nothing stops in a compiled
+                graph. Defaults to False.
         """
         chosen = self.taps if texts is None else texts
-        recorders = [self._recorders[self.taps[t].point] for t in chosen]
+        points = list(dict.fromkeys(self.taps[t].point for t in chosen))
         self.clear()
-        for recorder in recorders:
-            recorder.on = True
+        for point in points:
+            self._recorders[point].on = True
+        self._waiting_for = points if stop else []
         try:
             yield
+        except _AllRead:
+            pass
         except BaseException:
             self.clear()
             raise
         finally:
-            for recorder in recorders:
-                recorder.on = False
+            self._waiting_for = []
+            for point in points:
+                self._recorders[point].on = False
 
     def clear(self) -> None:
         """Forget what was recorded, so that no graph outlives its step."""
@@ -274,16 +330,24 @@ class Taps:
         numbers = range(count)[tap.index or slice(None)]
         return [f'{tap.point}[{number}]' for number in numbers]
 
-    def read(self, text: str) -> list[Tensor]:
+    def read(self, text: str, views: int = 1) -> list[Tensor]:
         """The tensors of one tap.
 
+        Args:
+            text (str): The tap.
+            views (int): How often the network ran in this step, each time on
+                a batch of its own; their rows are put one behind the other.
+                Defaults to 1.
+
         Raises:
-            TapError: If the module yields no tensor, ran another number of
-                times than at start-up, or a tensor was changed in place.
+            SilentTap: If the module yields no tensor.
+            TapError: If the module ran another number of times than at
+                start-up, or a tensor was changed in place.
         """
         tap = self.taps[text]
         recorder = self._recorders[tap.point]
-        expected, _ = self.calls.get(tap.point, (recorder.calls, None))
+        known, _ = self.calls.get(tap.point, (recorder.calls, None))
+        expected = known * views
         if recorder.calls == 0 and expected:
             raise TapError(
                 f'the {self.role} did not call {tap.path!r} in this step, as '
@@ -299,7 +363,13 @@ class Taps:
                 f'tap {text!r} is ambiguous. Tap a module that runs the same '
                 'number of times in every step.'
             )
-        is_list = recorder.calls > 1 or not recorder.bare
+        if not recorder.tensors:
+            did = 'returned none' if recorder.calls else 'did not run'
+            raise SilentTap(
+                f'tap {text!r} yields no tensor: {tap.path!r} of the '
+                f'{self.role} {did}. {self._inside(tap.path)}'
+            )
+        is_list = known > 1 or not recorder.bare
         for tensor, version in zip(recorder.tensors, recorder.versions):
             if tensor._version != version:
                 raise TapError(
@@ -309,4 +379,8 @@ class Taps:
                     "that module gets ('...relu@input'), or switch its "
                     '`inplace` off.'
                 )
-        return tap.select(recorder.tensors, is_list)
+        tensors = recorder.tensors
+        if views > 1:
+            count = len(tensors) // views
+            tensors = [torch.cat(tensors[n::count]) for n in range(count)]
+        return tap.select(tensors, is_list)

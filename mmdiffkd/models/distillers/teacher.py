@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mmdiffkd.utils import (
 )
 
 from .folding import fold_batch_norms
+from .forward import WHOLE, arguments_of, forward_to_taps
 from .inheritance import Match, inherit, match_tensors
 from .normalization import (
     EXAMPLE,
@@ -34,8 +35,7 @@ from .normalization import (
     image_channels,
     match_preprocessors,
 )
-from .probe import dry_run, forward_to_taps
-from .rois import box_head_of, whole_images
+from .probe import find_shape
 from .spec import TeacherSpec
 from .taps import Taps
 
@@ -140,19 +140,32 @@ class FrozenTeacher(nn.Module):
         self._heads: dict[str, str] = {}
         self._matches: dict[str, Match] = {}
         self._initial_values: dict[str, dict[str, Tensor]] = {}
-        self._input_size: tuple[int, int] | None = None
+        self._input_shape: tuple[int, ...] = ()
+        self._whole = False
         self._folded = False
         self._conversion: Conversion | None = None
 
     def attach(
-        self, taps: list[str], input_size: tuple[int, int]
+        self, taps: list[str], input_shape: tuple[int, ...]
     ) -> dict[str, list[torch.Size]]:
-        """Tap the network and find the shapes, see :func:`dry_run`."""
+        """Tap the network and find the shapes, see :func:`~.probe.dry_run`.
+
+        Args:
+            taps (list[str]): The taps.
+            input_shape (tuple[int, ...]): The shape of the student's images,
+                (C, H, W) or (T, C, H, W).
+        """
         self.taps = Taps(self.network, taps, 'teacher')
-        self._input_size = input_size
-        shapes, self._heads = dry_run(
-            self.network, self.taps, input_size, training=False
+        self._input_shape, shapes, self._heads = find_shape(
+            self.network, self.taps, [input_shape], training=False
         )
+        self._whole = WHOLE in self._heads.values()
+        if self._whole and self._forward_to_taps is not forward_to_taps:
+            raise ValueError(
+                f'`teacher.compile` is True, but to reach {taps} '
+                f'{type(self.network).__name__} runs whole and is stopped at '
+                'the last tap, which cannot be compiled. Leave it out.'
+            )
         return shapes
 
     def match_student(self, student: nn.Module) -> None:
@@ -240,12 +253,12 @@ class FrozenTeacher(nn.Module):
         # A GPU's coarser TF32 would hide an error, or look like one.
         self.to('cpu')
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(2, 3, *self._input_size, generator=generator)
+        images = torch.randn(2, *self._input_shape, generator=generator)
         images = images.to(next(self.network.parameters()))
         expected = self._read(images, self.taps.taps)
         if self.fold_batch_norm:
             count = fold_batch_norms(
-                self.network, lambda: self._run(images, self.taps.taps)
+                self.network, lambda: self._read(images, self.taps.taps)
             )
             self._folded = count > 0
             print_log(f'Teacher: {count} batch norms folded', 'current')
@@ -254,7 +267,7 @@ class FrozenTeacher(nn.Module):
             for module in self.network.modules():
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = _channels_last(images)
             self._check('channels_last', images, expected, TOLERANCE)
         self.to(device)
         images = images.to(device)
@@ -342,8 +355,12 @@ class FrozenTeacher(nn.Module):
         inputs: Tensor,
         taps: list[str],
         boxes: Mapping[str, Tensor] | None = None,
+        data_samples: list | None = None,
     ) -> dict[str, list[Tensor]]:
         """Run backbone and neck, and the heads that hold one of the taps.
+
+        Where taps need the whole network, it runs as far as the last of
+        them.
 
         Args:
             inputs (Tensor): The student's normalised images (B, 3, H, W).
@@ -352,6 +369,8 @@ class FrozenTeacher(nn.Module):
                 the boxes (n, 5) on which to run the box head of each path,
                 the image's index and x1 y1 x2 y2. Defaults to None: a box
                 an image, as large as the image.
+            data_samples (list, optional): The samples of the images, whose
+                sizes some heads ask for. Defaults to None.
 
         Returns:
             dict[str, list[Tensor]]: Each tap's tensors, one a level.
@@ -361,9 +380,11 @@ class FrozenTeacher(nn.Module):
         if self._conversion is not None:
             inputs = self._conversion(inputs)
         if self.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = _channels_last(inputs)
         with self._precision(inputs.device):
-            tensors = self._read(inputs, taps, boxes, self._forward_to_taps)
+            tensors = self._read(
+                inputs, taps, boxes, data_samples, self._forward_to_taps
+            )
         if self.dtype is not None:
             for tap, levels in tensors.items():
                 tensors[tap] = [level.to(inputs.dtype) for level in levels]
@@ -374,19 +395,17 @@ class FrozenTeacher(nn.Module):
         inputs: Tensor,
         taps: Iterable[str],
         boxes: Mapping[str, Tensor] | None = None,
-        forward=forward_to_taps,
+        data_samples: list | None = None,
+        forward: Callable = forward_to_taps,
     ) -> None:
-        heads = dict.fromkeys(
-            self._heads[tap] for tap in taps if tap in self._heads
-        )
-        if boxes is None:
-            boxes = {h: whole_images(inputs) for h in heads if box_head_of(h)}
-        forward(self.network, inputs, list(heads), boxes)
+        heads = [self._heads[tap] for tap in taps if tap in self._heads]
+        given = arguments_of(self.network, heads, inputs, boxes, data_samples)
+        forward(self.network, inputs, given)
 
     def _read(
         self, inputs: Tensor, taps: Iterable[str], *how
     ) -> dict[str, list[Tensor]]:
-        with self.taps.record(taps):
+        with self.taps.record(taps, stop=self._whole):
             self._run(inputs, taps, *how)
         tensors = {tap: self.taps.read(tap) for tap in taps}
         self.taps.clear()
@@ -420,3 +439,10 @@ class FrozenTeacher(nn.Module):
     def extra_repr(self) -> str:
         """The network's name and its checkpoint."""
         return f'{type(self.network).__name__}, {self.checkpoint}'
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) in that layout; clips stay as they are."""
+    if images.dim() != 4:
+        return images
+    return images.contiguous(memory_format=torch.channels_last)

@@ -11,8 +11,10 @@ from mmdiffkd.registry import MODELS
 
 from ..diffusion import (
     AdaptiveNoiseMatching,
+    BottleneckDenoiser,
     DDIMSampler,
     LinearAutoencoder,
+    MLPDenoiser,
     NoiseSchedule,
 )
 from ..diffusion.blocks import batch_norm, is_map, pointwise
@@ -328,7 +330,7 @@ class DiffKDNeck(DistillNeck):
             Tensor: The refined latent, of the same shape.
         """
         latent = self.sampler.sample(
-            partial(self._run, self.denoiser), latent, trajectory
+            partial(self._run, self._predict_noise), latent, trajectory
         )
         refined = self._run(self.output_projection, latent.to(self._dtype))
         # The distance may hand back a gradient that lies otherwise.
@@ -376,7 +378,7 @@ class DiffKDNeck(DistillNeck):
         # Nothing is named that need not outlive its line: maps are large.
         return _mean_square(
             at_least_float32(
-                self.denoiser(
+                self._predict_noise(
                     self.schedule.add_noise(target, noise, timesteps),
                     timesteps,
                 )
@@ -418,7 +420,7 @@ class DiffKDNeck(DistillNeck):
             latent, _ = self.match_noise(latent, noise)
             stages.append(('with noise', latent))
         steps: list[Tensor] = []
-        self.sampler.sample(self.denoiser, latent, steps)
+        self.sampler.sample(self._predict_noise, latent, steps)
         captions = [f't = {t}' for t in self.sampler.timesteps[1:]]
         stages += zip([*captions, 'denoised'], steps)
         seen = [
@@ -446,10 +448,26 @@ class DiffKDNeck(DistillNeck):
             return checkpointed(self, stage, *inputs)
         return stage(*inputs)
 
+    def _predict_noise(self, latent: Tensor, timestep: Tensor | int) -> Tensor:
+        if not self._is_own_denoiser:
+            latent = lay_out(latent, torch.contiguous_format)
+        return self.denoiser(latent, timestep)
+
+    @property
+    def _is_own_denoiser(self) -> bool:
+        """Whether the denoiser is known to take maps in any memory format.
+
+        On a CPU, torch 2.11 crashes in the backward pass of group norm over
+        a channels-last tensor that needs no gradient.
+        """
+        return type(self.denoiser) in (BottleneckDenoiser, MLPDenoiser)
+
     def _lay_out(self, tensor: Tensor) -> Tensor:
         return lay_out(tensor, self._memory_format(tensor.device))
 
     def _memory_format(self, device: torch.device) -> torch.memory_format:
+        if not self._is_own_denoiser:
+            return torch.contiguous_format
         return best_memory_format(self.channels, device, self._dtype)
 
     def _draw_noise(

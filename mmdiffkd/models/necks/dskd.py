@@ -239,7 +239,7 @@ class DSKDNeck(DiffKDNeck):
         target, _ = self.encode(teacher)
         if self.diffusion_on == 'student':
             target = original.detach()
-        predict = self.denoiser
+        predict = self._predict_noise
         if self.supplied:
             by_teacher = self.guidance_label == 'teacher'
             labels = teacher_logits if by_teacher else gt_labels

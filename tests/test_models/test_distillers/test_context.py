@@ -85,7 +85,7 @@ def of_a_task_called_gt_label():
         labelled([0, 1, 0], [1, 0, 0]),
         labelled(torch.tensor([0.3]), torch.tensor([1.0])),
         [of_two_tasks(), of_two_tasks()],
-        [of_a_task_called_gt_label()],
+        [of_a_task_called_gt_label()] * 2,
     ],
 )
 def test_other_than_one_class_an_image_is_refused(samples):

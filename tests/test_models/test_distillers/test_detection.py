@@ -89,10 +89,18 @@ def test_pyramid_of_the_others(ready, name):
     assert logged['distill.fpn.loss_kd'] > 0
 
 
-def test_head_that_takes_more_than_features_is_refused(build):
-    entry = dict(at='decoder.layers.0', loss=dict(type='MSELoss'))
-    with pytest.raises(ValueError, match='cannot hold a tap: tap backbone'):
-        build(tiny_detectors.distiller('detr', dict(entry=entry)))
+def test_head_that_takes_more_than_features_runs_with_its_network(ready):
+    # The teacher is stopped behind the layer, before its classes.
+    entry = dict(at='decoder.layers.0', layout='NC', loss=dict(type='MSELoss'))
+    model = ready(tiny_detectors.distiller('detr', dict(entry=entry)))
+    ran = []
+    model.teacher.network.bbox_head.register_forward_hook(
+        lambda *args: ran.append(args)
+    )
+    (_, teacher), *_ = model.distill.entry.shapes
+    assert teacher[1] == 32
+    assert step(model)['distill.entry.loss_kd'] > 0
+    assert not ran
 
 
 def test_one_neck_for_all_levels(ready):

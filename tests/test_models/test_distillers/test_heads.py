@@ -35,7 +35,7 @@ from mmdiffkd.utils import load_config
 def found_at(network, tap, training=False):
     """What each level of a tap is, from the tensors that it yields."""
     taps = Taps(network, [tap], 'student')
-    shapes, _ = dry_run(network, taps, (64, 64), training=True)
+    shapes, _ = dry_run(network, taps, (3, 64, 64), True)
     heads = [
         head_of(network, tap, shape[1], training) for shape in shapes[tap]
     ]

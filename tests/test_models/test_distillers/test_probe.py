@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import tiny_recipes
 import torch
+from mmpretrain.models import ClsDataPreprocessor
 from torch import nn
 
-from mmdiffkd.models.distillers.probe import dry_run
+from mmdiffkd.models.distillers.probe import (
+    dry_run,
+    find_shape,
+    image_shapes,
+)
 from mmdiffkd.models.distillers.taps import Taps
 
 
 def run(network, *texts, size=(16, 16), training=True):
     taps = Taps(network, texts, 'student')
-    return dry_run(network, taps, size, training)
+    return dry_run(network, taps, (3, *size), training)
 
 
 def test_shapes_of_backbone_and_neck(build):
@@ -82,11 +87,162 @@ def test_training_mode_is_set():
     assert shapes['other'] == [(2, 6, 16, 16)]
 
 
+def shape_of(network, **given):
+    """The shape of the images that a network without taps takes."""
+    taps = Taps(network, [], 'student')
+    return find_shape(network, taps, image_shapes(network, **given))[0]
+
+
 def test_impossible_size_names_the_key(build):
     network = build(tiny_recipes.classifier())
     network.backbone.forward = lambda x: x.view(7, 7)
-    with pytest.raises(ValueError, match='`input_size` of the distiller'):
-        run(network, 'backbone.conv1')
+    message = r'3 x 16 x 16.*\[7, 7\].*invalid.*Nor does.*`input_size` of the'
+    with pytest.raises(ValueError, match=message):
+        shape_of(network, input_size=16)
+
+
+class Fixed(nn.Module):
+    """Takes images of one shape."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.shape = shape
+        self.layer = nn.Identity()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def extract_feat(self, inputs):
+        assert inputs.shape[1:] == self.shape, f'wants {self.shape}'
+        return self.layer(inputs)
+
+
+@pytest.mark.parametrize(
+    'shape, cure',
+    [
+        ((3, 128, 128), r'input_size=\(128, 128\)'),
+        ((3, 96, 80), r'Nor does it run'),
+    ],
+)
+def test_the_cure_was_tried(shape, cure):
+    message = rf'(?s)3 x 16 x 16\. .* wants .*{cure}'
+    with pytest.raises(ValueError, match=message):
+        shape_of(Fixed(*shape), input_size=16)
+
+
+def test_a_size_that_the_network_declares_is_tried():
+    network = Fixed(3, 96, 80)
+    network.layer.img_size = (96, 80)
+    assert shape_of(network) == (3, 96, 80)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 7])
+def test_channels_are_those_of_the_first_convolution(build, channels):
+    config = tiny_recipes.classifier()
+    config['backbone']['in_channels'] = channels
+    config['data_preprocessor'] = dict(type='ClsDataPreprocessor')
+    assert shape_of(build(config), input_size=16) == (channels, 16, 16)
+
+
+def test_channels_are_those_of_the_mean():
+    class Behind(nn.Module):
+        """Rearranges its images before the first convolution."""
+
+        def __init__(self):
+            super().__init__()
+            self.data_preprocessor = ClsDataPreprocessor(
+                mean=[1.0] * 4, std=[1.0] * 4
+            )
+            self.stem = nn.Conv2d(16, 8, 1)
+
+        def extract_feat(self, inputs):
+            return self.stem(nn.functional.pixel_unshuffle(inputs, 2))
+
+    assert shape_of(Behind(), input_size=16) == (4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        (dict(input_shape=(16, 16)), '`input_shape` is .16, 16.*channels, h'),
+        (dict(input_shape=(3, 0, 16)), '`input_shape` is'),
+        (dict(input_shape=16), '`input_shape` is 16'),
+        (dict(input_shape=(3, 9, 9), input_size=9), 'Leave one out'),
+    ],
+)
+def test_shapes_that_make_no_sense(given, message):
+    with pytest.raises(ValueError, match=message):
+        image_shapes(Fixed(3, 16, 16), **given)
+
+
+def test_a_head_that_wants_more_than_features_runs_whole():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, features, queries):
+            return self.inner(features.mean((2, 3))) + queries
+
+    class Whole(nn.Module):
+        def __init__(self, fails=False):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 3, 1)
+            self.head = Head()
+            self.fails = fails
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            assert len(data_samples) == len(inputs)
+            assert data_samples[0].img_shape == tuple(inputs.shape[-2:])
+            features = self.head(self.extract_feat(inputs), 0)
+            if self.fails:
+                raise RuntimeError('behind the tap')
+            return features
+
+    for fails in (False, True):
+        shapes, heads = run(Whole(fails), 'head.inner', 'backbone')
+        assert shapes['head.inner'] == [(2, 2)]
+        assert set(heads.values()) == {''}
+
+    class Broken(Whole):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            raise RuntimeError('at the start')
+
+    with pytest.raises(ValueError, match="at the start; 'head' called.*queries"):
+        run(Broken(), 'head')
+
+
+def test_a_head_that_wants_the_samples_gets_them():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = nn.Linear(3, 2)
+
+        def forward(self, features, batch_data_samples):
+            height, width = batch_data_samples[0].batch_input_shape
+            return self.decoder(features.mean((2, 3))) * height / width
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 3, 1)
+            self.head = Head()
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+    shapes, heads = run(Model(), 'head.decoder')
+    assert shapes == {'head.decoder': [(2, 2)]}
+    assert heads == {'head.decoder': 'head'}
+
+
+def test_a_tap_that_stays_silent_lists_what_is_inside(build):
+    network = build(tiny_recipes.classifier())
+    network.backbone.unused = nn.Sequential(nn.ReLU(), nn.ReLU())
+    message = "did not run. Tap one.*'backbone.unused.0', 'backbone.unused.1'"
+    with pytest.raises(ValueError, match=message):
+        run(network, 'backbone.unused')
 
 
 def test_synchronised_batch_norm_runs_on_the_cpu(build):

@@ -106,8 +106,8 @@ def test_the_entry_says_what_it_is():
 
 def found(network, tap, size, training=True):
     taps = Taps(network, [tap], 'student')
-    shapes, _ = dry_run(network, taps, size, training)
-    levels = tapped_levels(network, taps, shapes, size, training)[tap]
+    shapes, _ = dry_run(network, taps, (3, *size), training)
+    levels = tapped_levels(network, taps, shapes, (3, *size), training)[tap]
     calls = taps.calls
     layouts = [layout_of(level, size) for level in levels]
     # Looking at another size leaves the norm of this one.
@@ -238,7 +238,7 @@ def test_maps_of_a_fixed_size(build):
 def test_levels_are_named(build):
     network = build(tiny_recipes.classifier())
     taps = Taps(network, ['backbone', 'backbone[:]', 'backbone[-1]'], 'x')
-    dry_run(network, taps, (16, 16), True)
+    dry_run(network, taps, (3, 16, 16), True)
     assert taps.names('backbone') == ['backbone[0]', 'backbone[1]']
     assert taps.names('backbone[:]') == ['backbone[0]', 'backbone[1]']
     assert taps.names('backbone[-1]') == ['backbone[-1]']

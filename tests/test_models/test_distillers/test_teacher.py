@@ -26,7 +26,7 @@ def frozen(**changes):
 
 def build_teacher(taps=TAPS, size=(16, 16), **settings):
     teacher = FrozenTeacher(**settings)
-    teacher.attach(taps, size)
+    teacher.attach(taps, (3, *size))
     teacher.init_weights()
     return teacher
 
@@ -511,7 +511,7 @@ def test_renormalisation_follows_the_dtype():
     config = tiny_recipes.teacher()
     config['config']['model']['data_preprocessor'].update(mean=[1, 2, 3])
     teacher = FrozenTeacher(**config)
-    teacher.attach(['backbone[-1]'], (16, 16))
+    teacher.attach(['backbone[-1]'], (3, 16, 16))
     teacher.match_input(frozen().network.data_preprocessor)
     teacher.to(torch.bfloat16)
     images = torch.rand(2, 3, 16, 16, dtype=torch.bfloat16)
@@ -778,7 +778,7 @@ def test_unknown_values_are_errors(switch, value, cure):
 
 def test_a_layout_that_a_network_cannot_take_is_an_error(checkpoint):
     teacher = frozen(checkpoint=checkpoint, channels_last=True)
-    teacher.attach(['head.fc'], (16, 16))
+    teacher.attach(['head.fc'], (3, 16, 16))
     teacher.network.neck.forward = lambda maps: (
         maps[-1].view(len(maps[-1]), -1)[:, :24],
     )
@@ -788,7 +788,7 @@ def test_a_layout_that_a_network_cannot_take_is_an_error(checkpoint):
 
 def test_a_network_that_folding_would_change_is_an_error(checkpoint):
     teacher = frozen(checkpoint=checkpoint, fold_batch_norm=True)
-    teacher.attach(['head.fc'], (16, 16))
+    teacher.attach(['head.fc'], (3, 16, 16))
     # Beyond what a run can see: a function of whether the norm is there.
     pool = teacher.network.neck.forward
     teacher.network.neck.forward = lambda maps: tuple(

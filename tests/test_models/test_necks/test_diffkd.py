@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mmdiffkd.models.diffusion import (
     BottleneckDenoiser,
     memory_format,
 )
-from mmdiffkd.models.necks import Aligned, DiffKDNeck
+from mmdiffkd.models.necks import Aligned, DiffKDNeck, DSKDNeck
 from mmdiffkd.registry import MODELS
 
 DATA = Path(__file__).parents[2] / 'data'
@@ -312,6 +313,47 @@ def test_denoiser_can_be_configured():
     assert neck.denoiser.prediction[0].out_features == 24
     neck = DiffKDNeck(6, 12, denoiser={'type': BottleneckDenoiser})
     assert isinstance(neck.denoiser, BottleneckDenoiser)
+
+
+class Normalizing(torch.nn.Module):
+    """A denoiser of one's own that begins with a norm."""
+
+    num_timesteps = 1000
+
+    def __init__(self, channels, norm):
+        super().__init__()
+        self.norm = norm(channels)
+        self.predict = torch.nn.Conv2d(channels, channels, 1)
+
+    def forward(self, latent, timestep):
+        return self.predict(self.norm(latent))
+
+
+@pytest.mark.parametrize(
+    'kind', [DiffKDNeck, partial(DSKDNeck, guidance_scale=0)]
+)
+@pytest.mark.parametrize(
+    'norm',
+    [
+        lambda channels: torch.nn.GroupNorm(8, channels),
+        lambda channels: torch.nn.InstanceNorm2d(channels, affine=True),
+        lambda channels: torch.nn.LayerNorm([channels, 4, 4]),
+        lambda channels: torch.nn.BatchNorm2d(channels),
+    ],
+    ids=['group', 'instance', 'layer', 'batch'],
+)
+def test_own_denoiser_that_begins_with_a_norm(kind, norm, any_layout):
+    # Group norm over a channels-last tensor without gradient would crash.
+    denoiser = {'type': Normalizing, 'norm': norm}
+    if Normalizing.__name__ not in MODELS:
+        MODELS.register_module(module=Normalizing)
+    neck = kind(32, 64, denoiser=denoiser)
+    student, teacher = torch.randn(2, 32, 4, 4), torch.randn(2, 64, 4, 4)
+    teacher = teacher.contiguous(memory_format=torch.channels_last)
+    aligned = neck(student, teacher)
+    sum(aligned.losses.values()).backward()
+    for parameter in neck.denoiser.parameters():
+        assert parameter.grad.abs().max() > 0
 
 
 def test_builds_under_another_packages_scope():

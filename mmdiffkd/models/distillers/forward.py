@@ -1,0 +1,131 @@
+"""Running a network as far as its taps need it."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from .rois import box_head_of, run_on_boxes, whole_images
+from .taps import Tap
+
+#: The path of the network itself, which runs whole instead of by its parts.
+WHOLE = ''
+
+
+def forward_to_taps(
+    network: nn.Module, inputs: Tensor, heads: Mapping[str, object]
+) -> None:
+    """Run backbone, neck and the heads named, or all, so that taps record.
+
+    Args:
+        network (nn.Module): An OpenMMLab model.
+        inputs (Tensor): A batch of images (B, C, H, W).
+        heads (Mapping[str, object]): The paths of heads to call on the
+            features, each with what it gets besides, see
+            :func:`arguments_of`. With :data:`WHOLE` among them the network
+            runs in mode ``'tensor'``.
+    """
+    if WHOLE in heads:
+        samples = heads[WHOLE]
+        known = {} if samples is None else {'data_samples': samples}
+        network(inputs, mode='tensor', **known)
+        return
+    features = network.extract_feat(inputs)
+    for path, given in heads.items():
+        if isinstance(given, Tensor):
+            run_on_boxes(network, path, features, given)
+        else:
+            _run_head(network, path, features, given)
+
+
+def _run_head(
+    network: nn.Module, path: str, features: object, samples: list | None
+) -> None:
+    """Call a head; in a cascade on what the heads before it gave, too."""
+    root, _, number = path.partition('.')
+    if samples is not None:
+        network.get_submodule(path)(features, samples)
+        return
+    if root != 'decode_head' or not number:
+        network.get_submodule(path)(features)
+        return
+    given = ()
+    for head in network.get_submodule(root)[: int(number) + 1]:
+        given = (head(features, *given),)
+
+
+def arguments_of(
+    network: nn.Module,
+    heads: Iterable[str],
+    inputs: Tensor,
+    boxes: Mapping[str, Tensor] | None = None,
+    data_samples: list | None = None,
+) -> dict[str, object]:
+    """What heads get besides the features.
+
+    Args:
+        network (nn.Module): Their network.
+        heads (Iterable[str]): Their paths.
+        inputs (Tensor): Images (B, C, H, W).
+        boxes (Mapping[str, Tensor], optional): The boxes (n, 5) of box
+            heads, see :func:`~.rois.run_on_boxes`. Defaults to None: one an
+            image, as large as the image.
+        data_samples (list, optional): What belongs to the images. Defaults
+            to None.
+
+    Returns:
+        dict[str, object]: By path: boxes for a box head; for the whole
+        network and for heads that ask for them samples that tell the sizes
+        of the images, without annotations; None for other heads.
+    """
+    given: dict[str, object] = {}
+    for head in dict.fromkeys(heads):
+        if head != WHOLE and box_head_of(head):
+            known = boxes is not None and head in boxes
+            given[head] = boxes[head] if known else whole_images(inputs)
+        elif _takes_samples(type(network.get_submodule(head)), head == WHOLE):
+            given[head] = _bare_samples(inputs, data_samples)
+        else:
+            given[head] = None
+    return given
+
+
+@cache
+def _takes_samples(kind: type[nn.Module], whole: bool) -> bool:
+    """Whether a forward method wants the samples of the images, too.
+
+    A head does if it cannot run without them.
+    """
+    parameters = list(inspect.signature(kind.forward).parameters.values())
+    if whole:
+        return 'data_samples' in {p.name for p in parameters}
+    required = [
+        p.name
+        for p in parameters[2:]
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    return len(required) == 1 and 'data_samples' in required[0]
+
+
+def _bare_samples(inputs: Tensor, data_samples: list | None) -> list:
+    """A sample an image that tells its sizes, without annotations."""
+    size = tuple(inputs.shape[-2:])
+    keys = 'img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'
+    assumed = dict.fromkeys(keys, size) | {'scale_factor': (1.0, 1.0)}
+    known = [getattr(sample, 'metainfo', {}) for sample in data_samples or ()]
+    if len(known) != len(inputs):
+        known = [{}] * len(inputs)
+    return [BaseDataElement(metainfo=assumed | dict(each)) for each in known]
+
+
+def head_around(network: nn.Module, tap: Tap) -> str:
+    """The head that holds a module: a child, or an item of a list."""
+    box_head = box_head_of(tap.text)
+    if box_head is not None:
+        return box_head
+    parts = tap.path.split('.')
+    if isinstance(network.get_submodule(parts[0]), nn.ModuleList):
+        return '.'.join(parts[:2])
+    return parts[0]

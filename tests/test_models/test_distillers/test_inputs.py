@@ -1,0 +1,295 @@
+"""Batches that are no tensor of images, or not of the shape assumed."""
+
+import pytest
+import tiny_recipes
+import torch
+from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmdiffkd.models.distillers import Distiller
+from mmdiffkd.models.losses import MSELoss
+from mmdiffkd.registry import MODELS
+
+SIZE = tiny_recipes.SIZE
+ENTRY = dict(
+    f=dict(
+        at='backbone[-1]',
+        neck=dict(type='ProjectionNeck'),
+        loss=dict(type='MSELoss'),
+    )
+)
+
+
+def self_supervised(kind, **changes):
+    """A student of mmpretrain that learns from two views of each image."""
+    width = 16
+    projector = dict(
+        type='NonLinearNeck',
+        in_channels=width,
+        hid_channels=8,
+        out_channels=8,
+        with_avg_pool=True,
+    )
+    classifier = tiny_recipes.classifier()
+    backbone = dict(classifier['backbone'], out_indices=(2,))
+    return dict(
+        type=kind,
+        _scope_='mmpretrain',
+        backbone=backbone,
+        neck=projector,
+        data_preprocessor=dict(
+            type='SelfSupDataPreprocessor',
+            mean=[120.0, 118.0, 110.0],
+            std=[60.0, 58.0, 57.0],
+            to_rgb=True,
+        ),
+        **changes,
+    )
+
+
+PREDICTOR = dict(
+    type='LatentPredictHead',
+    loss=dict(type='CosineSimilarityLoss'),
+    predictor=dict(
+        type='NonLinearNeck',
+        in_channels=8,
+        hid_channels=8,
+        out_channels=8,
+        with_bias=True,
+        with_last_bn=False,
+        with_avg_pool=False,
+    ),
+)
+CONTRASTIVE = dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss'))
+STUDENTS = {
+    'SimCLR': dict(head=CONTRASTIVE),
+    'MoCo': dict(head=CONTRASTIVE, queue_len=6, feat_dim=8),
+    'SimSiam': dict(head=PREDICTOR),
+    'BYOL': dict(head=PREDICTOR),
+}
+
+
+def views_of(model, count=2):
+    raw = torch.randint(0, 256, (count, 3, 3, SIZE, SIZE)).float()
+    samples = [DataSample() for _ in range(3)]
+    batch = dict(inputs=list(raw), data_samples=samples)
+    return model.data_preprocessor(batch, True)
+
+
+@pytest.mark.parametrize('kind', STUDENTS)
+def test_pairs_of_rows_belong_to_one_image(ready, log, kind):
+    """The teacher gets what the student's backbone gets, row by row."""
+    student = self_supervised(kind, **STUDENTS[kind])
+    model = ready(tiny_recipes.distiller(student, distill=ENTRY))
+    seen = dict(student=[], teacher=[])
+    for role, network in (
+        ('student', model.student),
+        ('teacher', model.teacher.network),
+    ):
+        network.backbone.register_forward_pre_hook(
+            lambda module, args, role=role: seen[role].append(args[0])
+        )
+    compared = []
+    model.distill.f.register_forward_pre_hook(
+        lambda module, args: compared.append(args[:2])
+    )
+    losses = model(**views_of(model), mode='loss')
+    model.parse_losses(losses)[0].backward()
+    expected = torch.cat(seen['student'])
+    (given,) = seen['teacher']
+    assert torch.equal(given, expected)
+    ((students,), (teachers,)) = compared[0]
+    assert len(students) == len(teachers) == len(expected)
+    # What the teacher yields for these rows.
+    with torch.no_grad():
+        again = model.teacher.network.backbone(expected)[-1]
+    assert torch.allclose(teachers, again, atol=1e-5)
+    assert losses['distill.f.loss_kd'] > 0
+    assert 'gets a list of 2 items. The teacher gets' in log.text
+
+
+class Branches(BaseModel):
+    """Takes a dict of tensors."""
+
+    def __init__(self, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def extract_feat(self, inputs):
+        return self.backbone(inputs)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        features = self.extract_feat(inputs['weak'])
+        return dict(loss=features.square().mean())
+
+
+def branches(student, **entry):
+    entry = dict(
+        student_at='backbone',
+        teacher_at='backbone[-1]',
+        neck=dict(type='ProjectionNeck'),
+        **{'loss': dict(type='MSELoss'), **entry},
+    )
+    return Distiller(
+        student, tiny_recipes.teacher(), dict(f=entry), input_size=SIZE
+    )
+
+
+def test_a_dict_of_branches_passes_to_the_student():
+    model = branches(Branches(backbone=nn.Conv2d(3, 4, 3, 4, 1)))
+    weak, strong = torch.rand(2, 2, 3, SIZE, SIZE)
+    inputs = dict(weak=weak, strong=strong)
+    losses = model(inputs, dict(weak=[], strong=[]), mode='loss')
+    assert losses['distill.f.loss_kd'] > 0
+    (other,) = (
+        model(dict(weak=weak, strong=s), mode='loss')['distill.f.loss_kd']
+        for s in (weak,)
+    )
+    assert torch.equal(losses['distill.f.loss_kd'], other)
+
+
+def test_views_of_two_sizes_are_refused():
+    class Crops(Branches):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            if mode == 'tensor':
+                return self.extract_feat(inputs)
+            features = [self.extract_feat(x).mean() for x in inputs]
+            return dict(loss=sum(features))
+
+    model = branches(Crops(backbone=nn.Conv2d(3, 4, 3, 4, 1)))
+    crops = [torch.rand(2, 3, n, n) for n in (SIZE, 8)]
+    with pytest.raises(ValueError, match='16, 16.*8, 8.*views of one size'):
+        model(crops, mode='loss')
+
+
+def test_a_student_without_backbone_must_get_a_tensor():
+    class Body(Branches):
+        def extract_feat(self, inputs):
+            return self.body(inputs)
+
+    student = Body(body=nn.Conv2d(3, 4, 3, 4, 1))
+    entry = dict(
+        student_at='body',
+        teacher_at='backbone[-1]',
+        neck=dict(type='ProjectionNeck'),
+        loss=dict(type='MSELoss'),
+    )
+    model = Distiller(
+        student, tiny_recipes.teacher(), dict(f=entry), input_size=SIZE
+    )
+    inputs = dict(weak=torch.rand(2, 3, SIZE, SIZE))
+    with pytest.raises(ValueError, match=r"keys \['weak'\].*no `backbone`"):
+        model(inputs, mode='loss')
+
+
+def test_labels_of_views_are_refused():
+    class Views(Branches):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            if mode == 'tensor':
+                return self.extract_feat(inputs)
+            return dict(loss=self.extract_feat(torch.cat(inputs)).mean())
+
+    class Labelled(MSELoss):
+        def forward(self, student, teacher, gt_labels):
+            return super().forward(student, teacher)
+
+    MODELS.register_module(module=Labelled)
+    try:
+        model = branches(
+            Views(backbone=nn.Conv2d(3, 4, 3, 4, 1)),
+            loss=dict(type='Labelled'),
+        )
+        samples = [DataSample().set_gt_label(i) for i in range(3)]
+        views = list(torch.rand(2, 3, 3, SIZE, SIZE))
+        with pytest.raises(ValueError, match='6 images and .* list of 3'):
+            model(views, samples, mode='loss')
+    finally:
+        MODELS.module_dict.pop('Labelled')
+
+
+# Images of another shape than was assumed
+
+
+def with_channels(channels, **changes):
+    student, teacher = tiny_recipes.classifier(), tiny_recipes.classifier(6)
+    for model in (student, teacher):
+        model['backbone']['in_channels'] = channels
+        model['data_preprocessor'] = dict(type='ClsDataPreprocessor')
+    return tiny_recipes.distiller(
+        student, teacher=tiny_recipes.teacher(model=teacher), **changes
+    )
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4])
+def test_any_number_of_channels_needs_no_word(ready, channels):
+    model = ready(with_channels(channels))
+    assert model.input_shape == (channels, SIZE, SIZE)
+    samples = [DataSample().set_gt_label(i) for i in range(2)]
+    images = torch.rand(2, channels, SIZE, SIZE)
+    losses = model(images, samples, mode='loss')
+    assert losses['distill.feature.loss_kd'] > 0
+
+
+@pytest.mark.parametrize('shape', [(3, SIZE, SIZE), (2, 1, SIZE, SIZE)])
+def test_a_batch_of_another_shape_stops_before_the_step(ready, shape):
+    model = ready(with_channels(1))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match='assumed .*Set `input_shape='):
+        model(torch.rand(2, *shape), mode='loss')
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+class Clips(BaseModel):
+    """Runs a backbone of images on every frame of a clip."""
+
+    def __init__(self, width, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        self.backbone = nn.Conv2d(3, width, 3, 4, 1)
+        self.head = nn.Linear(width, 2)
+
+    def extract_feat(self, inputs):
+        return self.backbone(inputs.flatten(0, 1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        features = self.extract_feat(inputs).mean((2, 3))
+        logits = self.head(features.unflatten(0, inputs.shape[:2]).mean(1))
+        return logits if mode == 'tensor' else dict(loss=logits.mean())
+
+
+@pytest.mark.parametrize('fast', [False, True])
+def test_clips_work_with_input_shape(fast):
+    teacher = dict(
+        config=dict(model=dict(type=Clips, width=6)),
+        checkpoint=None,
+        channels_last=fast,
+        fold_batch_norm=fast,
+    )
+    entries = dict(
+        maps=dict(
+            at='backbone',
+            neck=dict(type='DiffKDNeck'),
+            loss=dict(type='MSELoss'),
+        ),
+        logits=dict(at='head', loss=dict(type='KLDivergence')),
+    )
+    model = Distiller(Clips(4), teacher, entries, input_shape=(5, 3, 16, 16))
+    model.init_weights()
+    losses = model(torch.rand(2, 5, 3, 16, 16), mode='loss')
+    assert losses['distill.maps.loss_kd'] > 0
+    assert losses['distill.logits.loss_kd'] > 0
+    with pytest.raises(ValueError, match=r'input_shape=\(4, 3, 16, 16\)'):
+        model(torch.rand(2, 4, 3, 16, 16), mode='loss')
+
+
+def test_clips_without_input_shape_name_the_cure():
+    teacher = dict(
+        config=dict(model=dict(type=Clips, width=6)), checkpoint=None
+    )
+    with pytest.raises(ValueError, match='`input_shape` to the shape'):
+        Distiller(Clips(4), teacher, dict(f=dict(
+            at='backbone', loss=dict(type='PKDLoss'))))  # fmt: skip
