@@ -128,7 +128,7 @@ KINDS = {
 # The odd ones are rarer.
 KIND = st.sampled_from(['plain', 'plain', *KINDS])
 # Of the images.
-CHANNELS = mostly(st.just(3), st.sampled_from([1, 4]))
+CHANNELS = st.sampled_from([3, 3, 3, 3, 1, 4])
 
 
 def teacher(kind, base, channels=3):
@@ -260,10 +260,29 @@ NAMES = mostly(
     st.sampled_from(['feature', 'logits', 'a1']),
     st.sampled_from(['step', 'my_loss', 'A', '', 'forward', 'type', 1, None]),
 )
-SIZES = mostly(
-    st.sampled_from([16, (16, 16), (16, 24)]),
-    st.sampled_from([3, 0, -16, 1.5, '16', (16,), (16, 0), True, [16, '']]),
-)
+WRONG_SIZES = [3, 0, -16, 1.5, '16', (16,), (16, 0), True, [16, '']]
+
+
+@st.composite
+def shapes(draw, channels):
+    """What a distiller is told of its images, if anything."""
+    values = {
+        'input_size': mostly(
+            st.sampled_from([16, (16, 16), (16, 24)]),
+            st.sampled_from(WRONG_SIZES),
+        ),
+        'input_shape': mostly(
+            st.sampled_from([(channels, 16, 16), [channels, 16, 24]]),
+            st.sampled_from(
+                [*WRONG_SIZES, (2, channels, 16, 16), (2, 16, 16)]
+            ),
+        ),
+    }
+    keys = mostly(
+        st.sampled_from([['input_size'], ['input_shape']]),
+        st.sampled_from([list(values), []]),
+    )
+    return {key: draw(values[key]) for key in draw(keys)}
 
 
 @st.composite
@@ -279,7 +298,7 @@ def distillers(draw):
         student=KINDS[student].build(4, channels, KINDS[student].classes),
         teacher=teacher(other, draw(st.sampled_from([4, 6])), channels),
         distill=draw(mostly(named)),
-        input_size=draw(SIZES),
+        **draw(shapes(channels)),
     ), channels
 
 

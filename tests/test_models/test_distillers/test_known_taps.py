@@ -16,8 +16,8 @@ from mmdiffkd.models.distillers.known_taps import (
     taps_of,
 )
 from mmdiffkd.models.distillers.probe import (
-    dry_run,
-    image_size,
+    find_shape,
+    image_shapes,
     tapped_levels,
 )
 from mmdiffkd.models.distillers.recognition import layout_of
@@ -56,9 +56,11 @@ def run(network, taps, size, training):
     And the sizes of the maps that the backbone returns.
     """
     taps = Taps(network, ['backbone', *taps], 'student')
-    shapes, _ = dry_run(network, taps, size, training)
+    candidates = image_shapes(network, size)
+    shape, shapes, _ = find_shape(network, taps, candidates, training)
     returned = [each[2:] for each in shapes.pop('backbone') if len(each) == 4]
-    levels = tapped_levels(network, taps, shapes, size, training)
+    levels = tapped_levels(network, taps, shapes, shape, training)
+    size = shape[-2:]
     return {
         tap: [
             layout_of(each, size).arranged(each.shape, size) for each in found
@@ -83,7 +85,7 @@ def check(line):
     assert list(found.values()) == [
         None if taps == '-' else tuple(taps.split()) for taps in expected
     ]
-    size = image_size(network, int(size) if size else None)
+    size = int(size) if size else None
     taps = dict.fromkeys(sum(filter(None, found.values()), ()))
     for training in (False, True):
         if training and name.startswith(UNTRAINABLE):

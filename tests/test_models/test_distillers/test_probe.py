@@ -209,7 +209,9 @@ def test_a_head_that_wants_more_than_features_runs_whole():
         def forward(self, inputs, data_samples=None, mode='tensor'):
             raise RuntimeError('at the start')
 
-    with pytest.raises(ValueError, match="at the start; 'head' called.*queries"):
+    with pytest.raises(
+        ValueError, match="at the start; 'head' called.*queries"
+    ):
         run(Broken(), 'head')
 
 
