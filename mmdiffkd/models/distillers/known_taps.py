@@ -196,8 +196,9 @@ HEADS = (
     Row('DETRHead MaskFormerHead DIIHead', reason=_QUERIES),
 )
 
-#: Networks that hold another package's, as ``model``.
+#: Networks of other packages, which the wrappers hold as ``model``.
 WRAPPED = (
+    Row('timm.HighResolutionNet', 'stage4[-1]', 'stage4[:]', 'classifier'),
     Row(
         'transformers.ResNetForImageClassification',
         'resnet.encoder.stages.-1',
@@ -242,7 +243,8 @@ TABLE = {
 }
 _ROI = 'roi_head.bbox_head'
 _HEADS = 'head', 'bbox_head', 'mask_head', 'roi_head', _ROI, 'decode_head'
-_PACKAGES = 'mmpretrain', 'mmdet', 'mmseg', 'mmdiffkd', 'transformers'
+_PACKAGES = {'mmpretrain', 'mmdet', 'mmseg', 'mmdiffkd'}
+_PACKAGES |= {'timm', 'transformers'}
 
 _Taps = tuple[str, ...] | None
 
@@ -261,12 +263,12 @@ def taps_of(network: nn.Module) -> dict[str, _Taps]:
         heads each stage has a tap, which wants an entry of its own.
     """
     found: dict[str, _Taps] = dict.fromkeys(MEANINGS)
-    model = _find(network, 'model')
-    if hasattr(model, 'feature_info'):
-        return found | _declared_by_timm(model)
     for path in ('backbone', 'model'):
-        row = row_of(_find(network, path), TABLE[path])
-        if row is not None:
+        part = _find(network, path)
+        row = row_of(part, TABLE[path])
+        if row is None and path == 'model' and hasattr(part, 'feature_info'):
+            found |= _declared_by_timm(part)
+        elif row is not None:
             for key in MEANINGS:
                 found[key] = _taps(network, path, getattr(row, key))
     neck = _find(network, 'neck')
@@ -379,13 +381,14 @@ def _declared_by_timm(model: nn.Module) -> dict[str, _Taps]:
     )
     if isinstance(found['logits'], str):
         found['logits'] = [found['logits']]
-    there = {n for n, m in model.named_modules() if _computes(m)}
+    modules = dict(model.named_modules())
+    if any(
+        isinstance(modules.get(path), nn.Identity) for path in found['logits']
+    ):
+        # It was built without classes.
+        found['logits'] = []
     return {
         key: tuple(f'model.{path}' for path in paths) or None
         for key, paths in found.items()
-        if there.issuperset(paths)
+        if modules.keys() >= set(paths)
     }
-
-
-def _computes(module: nn.Module) -> bool:
-    return not isinstance(module, nn.Identity)

@@ -55,10 +55,12 @@ def run(network, taps, size, training):
 
     And the sizes of the maps that the backbone returns.
     """
-    taps = Taps(network, ['backbone', *taps], 'student')
+    whole = ['backbone'] if hasattr(network, 'backbone') else []
+    taps = Taps(network, [*whole, *taps], 'student')
     candidates = image_shapes(network, size)
     shape, shapes, _ = find_shape(network, taps, candidates, training)
-    returned = [each[2:] for each in shapes.pop('backbone') if len(each) == 4]
+    outputs = shapes.pop('backbone', [])
+    returned = [each[2:] for each in outputs if len(each) == 4]
     levels = tapped_levels(network, taps, shapes, shape, training)
     size = shape[-2:]
     return {
@@ -72,57 +74,169 @@ def run(network, taps, size, training):
 def classes_of(network, tap):
     """The number of classes that the module around a tap declares."""
     path = tap
-    while not hasattr(module := network.get_submodule(path), 'num_classes'):
+    while True:
+        module = network.get_submodule(path)
+        for name in ('num_classes', 'num_labels'):
+            if hasattr(module, name):
+                return getattr(module, name)
         path = path.rpartition('.')[0]
-    return module.num_classes
 
 
-def check(line):
+def check_stock(line):
     name, *expected = line.split(' | ')
     name, _, size = name.partition('@')
     network = build(name)
-    found = taps_of(network)
-    assert list(found.values()) == [
+    assert list(taps_of(network).values()) == [
         None if taps == '-' else tuple(taps.split()) for taps in expected
     ]
-    size = int(size) if size else None
+    modes = (False,) if name.startswith(UNTRAINABLE) else (False, True)
+    for training in modes:
+        check(
+            network,
+            training,
+            int(size) if size else None,
+            certain=not name.startswith(UNCERTAIN),
+        )
+
+
+def check(network, training, size=None, certain=True):
+    """Whether the taps yield what their names promise."""
+    found = taps_of(network)
     taps = dict.fromkeys(sum(filter(None, found.values()), ()))
-    for training in (False, True):
-        if training and name.startswith(UNTRAINABLE):
-            continue
-        shapes, returned = run(network, taps, size, training)
-        ((tap,),) = [found['last_map']]
-        ((*_, height, width),) = shapes[tap]
-        assert all((height, width) <= tuple(each) for each in returned)
-        pyramid = [
-            tuple(shape[2:])
-            for tap in found['pyramid'] or ()
-            for shape in shapes[tap]
-        ]
-        assert len(pyramid) != 1
-        for finer, coarser in pairwise(pyramid):
-            assert finer[0] > coarser[0] and finer[1] > coarser[1]
-        for tap in found['logits'] or ():
-            classes = classes_of(network, tap.partition('[')[0])
-            for shape in shapes[tap]:
-                # A softmax over boxes has the background, too.
-                assert 0 in (shape[1] % classes, shape[1] % (classes + 1))
-                head = head_of(network, tap, shape[1], training)
-                if name.startswith(UNCERTAIN):
-                    assert head is None
-                else:
-                    assert head.kind == 'classes'
+    shapes, returned = run(network, taps, size, training)
+    ((*_, height, width),) = shapes[found['last_map'][0]]
+    assert len(found['last_map']) == 1
+    assert all((height, width) <= tuple(each) for each in returned)
+    pyramid = [
+        tuple(shape[2:])
+        for tap in found['pyramid'] or ()
+        for shape in shapes[tap]
+    ]
+    assert len(pyramid) != 1
+    for finer, coarser in pairwise(pyramid):
+        assert finer[0] > coarser[0] and finer[1] > coarser[1]
+    for tap in found['logits'] or ():
+        classes = classes_of(network, tap.partition('[')[0])
+        for shape in shapes[tap]:
+            # A softmax over boxes has the background, too.
+            assert 0 in (shape[1] % classes, shape[1] % (classes + 1))
+            head = head_of(network, tap, shape[1], training)
+            assert head.kind == 'classes' if certain else head is None
 
 
 @pytest.mark.parametrize('line', QUICK, ids=lambda line: line.split(' |')[0])
 def test_stock_config(line):
-    check(line)
+    check_stock(line)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('line', SLOW, ids=lambda line: line.split(' |')[0])
 def test_another_stock_config(line):
-    check(line)
+    check_stock(line)
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('resnet18', ['layer4', 'act1 layer1 layer2 layer3 layer4', 'fc']),
+        ('vit_tiny_patch16_224', ['blocks.11', None, 'head']),
+        (
+            'swin_tiny_patch4_window7_224',
+            ['layers.3', 'layers.0 layers.1 layers.2 layers.3', 'head.fc'],
+        ),
+        ('hrnet_w18_small', ['stage4[-1]', 'stage4[:]', 'classifier']),
+    ],
+)
+def test_models_of_timm(name, expected):
+    pytest.importorskip('timm')
+    model = dict(
+        type='TimmClassifier',
+        _scope_='mmpretrain',
+        model_name=name,
+        num_classes=10,
+    )
+    network = MMENGINE_MODELS.build(model)
+    assert list(taps_of(network).values()) == [
+        each and tuple(f'model.{path}' for path in each.split())
+        for each in expected
+    ]
+    check(network, training=False)
+
+
+def test_a_model_of_timm_without_classes():
+    pytest.importorskip('timm')
+    model = dict(
+        type='TimmClassifier',
+        _scope_='mmpretrain',
+        model_name='vit_tiny_patch16_224',
+        num_classes=0,
+    )
+    assert taps_of(MMENGINE_MODELS.build(model)) == dict(
+        last_map=('model.blocks.11',), pyramid=None, logits=None
+    )
+
+
+HIERARCHICAL = dict(embed_dim=8, depths=[1, 1], num_heads=[1, 1])
+PLAIN = dict(
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    intermediate_size=8,
+    image_size=64,
+    patch_size=16,
+)
+RESNET = dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+CONVNEXT = dict(num_stages=2, hidden_sizes=[8, 16], depths=[1, 1])
+
+
+@pytest.mark.parametrize(
+    ('name', 'config', 'expected'),
+    [
+        ('ViT', PLAIN, ['vit.layernorm', None, 'classifier']),
+        ('DeiT', PLAIN, ['deit.layernorm', None, 'classifier']),
+        ('Dinov2', PLAIN, ['dinov2.layernorm', None, 'classifier']),
+        (
+            'Swin',
+            HIERARCHICAL | dict(image_size=64, window_size=4),
+            ['swin.layernorm', None, 'classifier'],
+        ),
+        (
+            'ResNet',
+            RESNET,
+            [
+                'resnet.encoder.stages.1',
+                'resnet.encoder.stages.0 resnet.encoder.stages.1',
+                'classifier.1',
+            ],
+        ),
+        (
+            'ConvNext',
+            CONVNEXT,
+            [
+                'convnext.encoder.stages.1',
+                'convnext.encoder.stages.0 convnext.encoder.stages.1',
+                'classifier',
+            ],
+        ),
+    ],
+)
+def test_models_of_hugging_face(name, config, expected, tmp_path):
+    transformers = pytest.importorskip('transformers')
+    config = getattr(transformers, f'{name}Config')(num_labels=7, **config)
+    kind = getattr(transformers, f'{name}ForImageClassification')
+    kind(config).save_pretrained(tmp_path)
+    network = MMENGINE_MODELS.build(
+        dict(
+            type='HuggingFaceClassifier',
+            _scope_='mmpretrain',
+            model_name=str(tmp_path),
+        )
+    )
+    assert list(taps_of(network).values()) == [
+        each and tuple(f'model.{path}' for path in each.split())
+        for each in expected
+    ]
+    check(network, training=False, size=64)
 
 
 def test_there_are_enough():
