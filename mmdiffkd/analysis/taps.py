@@ -27,16 +27,14 @@ def known(part: str) -> list[list[str]]:
         Taps begin at the part. Columns that are empty throughout are left
         out.
     """
-    keys = [k for k in MEANINGS if any(getattr(r, k) for r in TABLE[part])]
-    headings = ['class', *(key.replace('_', ' ') for key in keys)]
-    if part == 'head':
-        headings.append('why not')
-    rows = []
+    shown = [k for k in MEANINGS if any(getattr(r, k) for r in TABLE[part])]
+    rows = [['class', *(key.replace('_', ' ') for key in shown), 'why not']]
     for row in TABLE[part]:
-        cells = [_code(getattr(row, key)) for key in keys]
-        reason = [row.reason] if part == 'head' else []
-        rows.append([_classes(row), *cells, *reason])
-    return [headings, *rows]
+        taps = [_code(getattr(row, key)) for key in shown]
+        rows.append([_classes(row), *taps, row.reason])
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
+    return rows
 
 
 def _classes(row: Row) -> str:

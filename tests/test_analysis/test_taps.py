@@ -18,16 +18,19 @@ def test_every_row_is_there():
 
 def test_columns():
     headings, *rows = known('backbone')
-    assert headings == ['class', 'last map', 'pyramid', 'logits']
+    assert headings == ['class', 'last map', 'pyramid', 'logits', 'why not']
     by_class = {row[0]: row[1:] for row in rows}
-    assert by_class['`VGG`'] == ['`features.-1`', '', '`classifier`']
+    assert by_class['`VGG`'] == ['`features.-1`', '', '`classifier`', '']
     gap = '`ConvNeXt`, `EdgeNeXt`, `HorNet` with `gap_before_final_norm=True`'
-    assert by_class[gap] == ['`stages.-1`', '`stages.*`', '']
-    assert known('neck')[0] == ['class', 'pyramid']
-    assert '`ChannelMapper` with `convs.1`' in dict(known('neck'))
+    assert by_class[gap] == ['`stages.-1`', '`stages.*`', '', '']
+    headings, *rows = known('neck')
+    assert headings == ['class', 'pyramid', 'why not']
+    assert ['`ChannelMapper` with `convs.1`', '`[:]`', ''] in rows
     headings, *rows = known('head')
     assert headings == ['class', 'logits', 'why not']
     assert ['`BBoxHead`', '`fc_cls`', ''] in rows
+    headings, *rows = known('model')
+    assert headings == ['class', 'last map', 'pyramid', 'logits']
 
 
 def cells(table):

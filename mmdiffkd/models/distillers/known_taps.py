@@ -31,7 +31,7 @@ class Row(NamedTuple):
         only (tuple[str, object] or None): An attribute, and the value that
             it or each of its items must have; with ``...`` it must be
             there. Defaults to None.
-        reason (str): Why a head has no logits that compare. Defaults to ''.
+        reason (str): Why there is no tap. Defaults to ''.
     """
 
     classes: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 # The first row that fits a class counts, then its base classes' rows.
 BACKBONES = (
-    Row('TridentResNet'),
+    Row('TridentResNet', reason='in training, three maps an image'),
     Row(
         'ResNet ResNeSt',
         '[-1]',
@@ -153,7 +153,10 @@ NECKS = (
     Row('YOLOV3Neck', pyramid='[::-1]'),
     # With one level it is no pyramid.
     Row('ChannelMapper', pyramid='[:]', only=('convs.1', ...)),
-    Row('ChannelMapper DilatedEncoder CTResNetNeck JPU ICNeck MLANeck'),
+    Row(
+        'ChannelMapper DilatedEncoder CTResNetNeck JPU ICNeck MLANeck',
+        reason='one level, or several of one size',
+    ),
 )
 
 _QUERIES = 'queries of two networks do not answer to each other'
