@@ -269,11 +269,11 @@ def taps_of(network: nn.Module) -> dict[str, _Taps]:
     for path in ('backbone', 'model'):
         part = _find(network, path)
         row = row_of(part, TABLE[path])
-        if row is None and path == 'model' and hasattr(part, 'feature_info'):
-            found |= _declared_by_timm(part)
-        elif row is not None:
+        if row is not None:
             for key in MEANINGS:
                 found[key] = _taps(network, path, getattr(row, key))
+        elif isinstance(getattr(part, 'feature_info', None), list):
+            found |= _declared_by_timm(part)
     neck = _find(network, 'neck')
     last = neck[-1] if isinstance(neck, nn.Sequential) else neck
     row = row_of(last, NECKS)
