@@ -71,14 +71,15 @@ def run(network, taps, size, training):
 
 
 def classes_of(network, tap):
-    """The number of classes that the module around a tap declares."""
-    path = tap
-    while True:
+    """The number of classes that a module around a tap declares."""
+    parts = tap.split('.')
+    around = ['.'.join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+    for path in [*around, 'data_preprocessor']:
         module = network.get_submodule(path)
         for name in ('num_classes', 'num_labels'):
             if hasattr(module, name):
                 return getattr(module, name)
-        path = path.rpartition('.')[0]
+    return None
 
 
 def check_stock(line):
