@@ -19,7 +19,10 @@ from mmdiffkd.models.distillers.forward import (
     arguments_of,
     forward_to_taps,
 )
-from mmdiffkd.models.distillers.probe import find_shape, image_shapes
+from mmdiffkd.models.distillers.image_shape import (
+    find_shape,
+    image_shapes,
+)
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 

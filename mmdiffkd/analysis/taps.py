@@ -2,13 +2,13 @@
 
 from mmengine.config import Config
 
+from mmdiffkd.models.distillers.image_shape import find_shape, image_shapes
 from mmdiffkd.models.distillers.known_taps import (
     MEANINGS,
     TABLE,
     Row,
     taps_of,
 )
-from mmdiffkd.models.distillers.probe import find_shape, image_shapes
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils.config import plain_config

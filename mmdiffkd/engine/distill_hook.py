@@ -149,7 +149,7 @@ class DistillHook(Hook):
         if (
             self.evaluate_teacher
             and runner.iter == 0
-            and distiller.teacher.checkpoint is not None
+            and not distiller.teacher.is_random
             and runner.cfg.get('val_dataloader') is not None
             and runner.cfg.get('val_evaluator') is not None
         ):
@@ -242,8 +242,18 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
 
 
 def _picture(sample: Mapping) -> np.ndarray:
-    image = sample['inputs'].permute(1, 2, 0).numpy()
+    """An image as uint8 RGB; a clip's first; one channel in grey."""
+    *_, channels, height, width = sample['inputs'].shape
+    image = sample['inputs'].reshape(-1, channels, height, width)[0]
+    image = image.permute(1, 2, 0).numpy()
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        scaled = (image - low) / max(high - low, 1e-6)
+        image = (255 * scaled).astype(np.uint8)
+    if channels < 3:
+        return image[..., [0, 0, 0]]
     # mmcv reads files as BGR; what a data set holds itself (CIFAR) is RGB.
+    image = image[..., :3]
     return image[..., ::-1] if 'img_path' in sample['data_samples'] else image
 
 

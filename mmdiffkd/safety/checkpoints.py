@@ -10,6 +10,8 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdiffkd.utils.checkpoint import is_safetensors
+
 from .atomic_files import (
     ATOMIC,
     AtomicLocalBackend,
@@ -18,6 +20,11 @@ from .atomic_files import (
     remove_stale,
 )
 from .exact_resume import ExactResume, check_accumulation, counts_epochs
+
+_WEIGHTS_ALONE = (
+    'has weights but not the state of a run; to start from these weights, '
+    'give it as `load_from` without `--resume`'
+)
 
 
 class _DeferredRemoval:
@@ -127,6 +134,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         if not Path(source).exists():
             raise ValueError(self._refusal(source, 'is not there'))
+        if is_safetensors(source):
+            raise ValueError(self._refusal(source, _WEIGHTS_ALONE))
         if not is_complete(source):
             reason = 'is truncated, or is no checkpoint'
             raise ValueError(self._refusal(source, reason))
@@ -143,11 +152,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             and {'epoch', 'iter'} <= checkpoint['meta'].keys()
             and 'message_hub' in checkpoint
         ):
-            reason = (
-                'has weights but not the state of a run; to start from these '
-                'weights, give it as `load_from` without `--resume`'
-            )
-            raise ValueError(self._refusal(self._source, reason))
+            raise ValueError(self._refusal(self._source, _WEIGHTS_ALONE))
         for key in self.split.values():
             if key in checkpoint:
                 checkpoint['state_dict'].update(checkpoint.pop(key))

@@ -7,16 +7,26 @@ from .checkpoint import (
     plain_state_dict,
     read_checkpoint,
 )
-from .config import find_config, load_config, plain_config
+from .config import (
+    check_teacher_files,
+    find_config,
+    load_config,
+    parse_config,
+    plain_config,
+    plain_recipe,
+)
 from .setup_env import register_all_modules
 
 __all__ = [
     'DISTILL_PREFIX',
+    'check_teacher_files',
     'class_names',
     'find_config',
     'load_config',
     'load_weights',
+    'parse_config',
     'plain_config',
+    'plain_recipe',
     'plain_state_dict',
     'read_checkpoint',
     'register_all_modules',

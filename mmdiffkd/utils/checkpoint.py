@@ -1,5 +1,6 @@
 """Reading checkpoints without running code from them."""
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from pickle import UnpicklingError
 from typing import IO, Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
@@ -70,21 +72,44 @@ def _only_allowed_types() -> Iterator[None]:
         add_safe_globals(others)
 
 
-def unpickle(
+def is_safetensors(file: str | Path | IO[bytes]) -> bool:
+    """Whether a file begins as a safetensors file does.
+
+    It begins with the length of a JSON header, eight bytes long, and the
+    brace of that header. No file of torch has a brace there.
+
+    Args:
+        file (str, Path or file): The file, or an open one, at its beginning.
+    """
+    if isinstance(file, str | Path):
+        with open(file, 'rb') as opened:
+            return is_safetensors(opened)
+    beginning = file.read(9)
+    file.seek(0)
+    return beginning[8:] == b'{'
+
+
+def read_file(
     file: str | Path | IO[bytes],
     name: str,
     trusted: bool = False,
-    map_location: str | torch.device | Callable | None = 'cpu',
+    map_location: str | torch.device | Callable | Mapping | None = 'cpu',
 ) -> Any:
-    """What is in a file, read with ``weights_only=True`` and our list.
+    """What is in a checkpoint file.
+
+    A file of torch is read with ``weights_only=True`` and our list of types.
+    A safetensors file, whatever its name, becomes a checkpoint with
+    ``state_dict`` and ``meta``. In ``meta`` are ``dataset_meta`` and ``cfg``
+    if the file has them, as ``tools/model_converters/export_student.py``
+    writes them.
 
     Args:
         file (str, Path or file): The file, or an open one.
         name (str): What to call it in messages.
         trusted (bool): Unpickle anything, which runs code from the file.
             Defaults to False.
-        map_location (str, torch.device, callable or None): Where tensors
-            go, see ``torch.load``. Defaults to ``'cpu'``.
+        map_location (str, torch.device, callable, Mapping or None): Where
+            tensors go, see ``torch.load``. Defaults to ``'cpu'``.
 
     Returns:
         Whatever was saved.
@@ -95,6 +120,46 @@ def unpickle(
     """
     if not isinstance(trusted, bool):
         raise ValueError(f'`trusted` is {trusted!r}. Write True or False.')
+    if is_safetensors(file):
+        return _read_safetensors(file, name, map_location)
+    return _unpickle(file, name, trusted, map_location)
+
+
+def _read_safetensors(
+    file: str | Path | IO[bytes], name: str, map_location: Any
+) -> dict:
+    path = isinstance(file, str | Path)
+    content = Path(file).read_bytes() if path else file.read()
+    try:
+        tensors = safetensors.torch.load(content)
+        end = 8 + int.from_bytes(content[:8], 'little')
+        metadata = json.loads(content[8:end]).get('__metadata__', {})
+        meta = {key: metadata[key] for key in ('cfg',) if key in metadata}
+        if 'dataset_meta' in metadata:
+            meta['dataset_meta'] = json.loads(metadata['dataset_meta'])
+    except Exception as error:
+        raise ValueError(_broken(name, error)) from error
+    device = _device(map_location)
+    state = {key: tensor.to(device) for key, tensor in tensors.items()}
+    return dict(meta=meta, state_dict=state)
+
+
+def _device(map_location: Any) -> str | torch.device:
+    """Where ``torch.load`` puts what was saved on a CPU."""
+    if callable(map_location):
+        moved = map_location(torch.UntypedStorage(0), 'cpu')
+        return 'cpu' if moved is None else moved.device
+    if isinstance(map_location, Mapping):
+        map_location = map_location.get('cpu')
+    return map_location or 'cpu'
+
+
+def _unpickle(
+    file: str | Path | IO[bytes],
+    name: str,
+    trusted: bool,
+    map_location: Any,
+) -> Any:
     try:
         with _only_allowed_types():
             # Not torch.load, which SafeLoader replaces for a moment.
@@ -130,8 +195,9 @@ def _broken(name: str, error: BaseException) -> str:
 def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
     """Read a checkpoint file or URL onto the CPU.
 
-    The file is unpickled with ``weights_only=True`` and a short list of
-    types that MMEngine itself writes.
+    A file of torch is unpickled with ``weights_only=True`` and a short list
+    of types that MMEngine itself writes. A safetensors file is read as
+    :func:`read_file` says.
 
     Args:
         source (str or Path): A file, or an https URL, with or without
@@ -148,7 +214,7 @@ def read_checkpoint(source: str | Path, trusted: bool = False) -> dict:
             sha256, is truncated, is no checkpoint, or needs types beyond
             the list.
     """
-    checkpoint = unpickle(local_file(source), str(source), trusted)
+    checkpoint = read_file(local_file(source), str(source), trusted)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
             f'checkpoint {str(source)!r} holds a '

@@ -1,12 +1,23 @@
 """Finding and reading configs: by path, by ``package::name``, or as dicts."""
 
+import ast
 import copy
 import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
+from .download import DIGEST
 from .naming import did_you_mean
+
+#: Options of ours beside those of MMEngine's class of the same name.
+_OWN_OPTIONS = {
+    'CheckpointHook': ('exact_resume',),
+    'FSDPStrategy': ('units',),
+}
 
 
 def find_config(name: str) -> Path:
@@ -59,6 +70,12 @@ def find_config(name: str) -> Path:
 def load_config(source: str | Path | dict | Config) -> Config:
     """Read a config.
 
+    - ``config`` and ``checkpoint`` of ``model.teacher`` may be relative to
+      the file that is read. A path that exists from the current directory
+      comes first.
+    - A config that a package ships gets that package as its
+      ``default_scope`` if it has none.
+
     Args:
         source (str, Path, dict or Config): A path, a ``package::name`` (see
             :func:`find_config`), or the config itself.
@@ -70,9 +87,125 @@ def load_config(source: str | Path | dict | Config) -> Config:
         source = Config(source)
     if isinstance(source, Config):
         return copy.deepcopy(source)
-    config = Config.fromfile(find_config(str(source)))
+    path = find_config(str(source))
+    config = Config.fromfile(path)
     _forget_own_scope(config._cfg_dict)
+    for key, name, places in _teacher_files(config):
+        found = next(filter(os.path.isfile, places), places[0])
+        if found != places[0]:
+            _, mark, digest = name.partition(DIGEST)
+            config.model.teacher[key] = found + mark + digest
+    package = _package_of(path)
+    if package is not None:
+        config.setdefault('default_scope', package)
     return config
+
+
+def parse_config(text: str) -> Config:
+    """Read the text of a config without running it.
+
+    Args:
+        text (str): What ``Config.pretty_text`` gives, as MMEngine writes it
+            into checkpoints: names, to which values are assigned.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ValueError: If there is more in it than that.
+    """
+    values = {}
+    try:
+        for statement in ast.parse(text).body:
+            (target,) = statement.targets
+            value = _DictCalls().visit(statement.value)
+            values[target.id] = ast.literal_eval(value)
+        return Config(values, format_python_code=False)
+    except Exception as error:
+        where = f'behind {list(values)[-1]!r}' if values else 'at its start'
+        raise ValueError(
+            f'the text of the config has more than names and values {where} '
+            f'({type(error).__name__}: {error})'
+        ) from error
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` and ``dict({'a': 1})`` into ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+            return node
+        if not node.args and None not in names:
+            values = [keyword.value for keyword in node.keywords]
+            return ast.Dict(list(map(ast.Constant, names)), values)
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Dict):
+            return node if names else node.args[0]
+        return node
+
+
+def check_teacher_files(config: Config) -> None:
+    """Find a teacher's missing files by the config alone.
+
+    Files to download and configs of packages are left to those who read
+    them.
+
+    Args:
+        config (Config): A whole config. One that was read from a file names
+            the folder beside which :func:`load_config` looked.
+
+    Raises:
+        FileNotFoundError: If there is no such file; names key, value and
+            each place.
+    """
+    for key, name, places in _teacher_files(config):
+        absent = [place for place in places if not os.path.isfile(place)]
+        if places[0] in absent:
+            absent = dict.fromkeys(map(os.path.abspath, absent))
+            raise FileNotFoundError(
+                f'`model.teacher.{key}` is {name!r}, but there is no '
+                + ' and no '.join(map(repr, absent))
+                + '. Give a path from the current directory or from the '
+                'folder of the config file.'
+            )
+
+
+def _teacher_files(config: Config) -> Iterator[tuple[str, str, list[str]]]:
+    """Key, value and possible places of a teacher's files on this disk."""
+    model = config.get('model')
+    teacher = model.get('teacher') if isinstance(model, dict) else None
+    if not isinstance(teacher, dict):
+        return
+    for key in ('config', 'checkpoint'):
+        name = teacher.get(key)
+        if not isinstance(name, str | Path) or '::' in str(name):
+            continue
+        file = os.path.expanduser(str(name).partition(DIGEST)[0])
+        if '://' in file:
+            continue
+        folder = os.path.dirname(config.filename or '')
+        # The second is the first, where that is absolute.
+        yield key, str(name), [file, os.path.join(folder, file)]
+
+
+def _package_of(path: Path) -> str | None:
+    """The OpenMMLab package, other than ours, whose config a file is."""
+    for folder in path.absolute().parents:
+        if folder.name != 'configs':
+            continue
+        if folder.parent.name == '.mim':
+            package = folder.parent.parent.name
+            return package if package in _packages() else None
+        # A copy of the repository.
+        for package in _packages():
+            if (folder.parent / package / '__init__.py').is_file():
+                return package
+    return None
+
+
+def _packages() -> set[str]:
+    return MODULE2PACKAGE.keys() - {'mmdiffkd'}
 
 
 def plain_config(config: Config) -> Config:
@@ -90,6 +223,97 @@ def plain_config(config: Config) -> Config:
     if model.get('data_preprocessor') is not None:
         plain.data_preprocessor = model.data_preprocessor
     return plain
+
+
+def plain_recipe(config: Config) -> Config:
+    """The recipe of the plain student in a distiller's config.
+
+    It trains, tests and serves for inference as if it had never been a
+    distiller's, and dumps to a file. Of mmdiffkd it has what student and
+    data need alone.
+
+    - The model is the student, with the data preprocessor inside, where
+      ``init_detector`` and ``init_model`` look for it.
+    - ``DistillHook`` is gone, and so are the keys of our base files. The
+      optimizer constructor is the student's. Checkpoint hook and FSDP
+      strategy are MMEngine's, with the options that MMEngine's take.
+    - It does not go on with the distiller's run: ``work_dir`` is left out,
+      and so is a checkpoint to resume from.
+
+    Args:
+        config (Config): A whole config; that of a plain model is returned as
+            it is.
+
+    Returns:
+        Config: The recipe.
+    """
+    plain = plain_config(config)
+    if plain is config:
+        return config
+    if plain.get('data_preprocessor') is not None:
+        plain.model.setdefault('data_preprocessor', plain.data_preprocessor)
+    for key in ('distill', 'distillation', 'teacher', 'work_dir'):
+        plain.pop(key, None)
+    if plain.get('resume'):
+        plain.update(resume=False, load_from=None)
+    hooks = plain.get('default_hooks') or {}
+    for name, hook in list(hooks.items()):
+        if name == 'distill' or _type_name(hook) == 'DistillHook':
+            del hooks[name]
+    if plain.get('custom_hooks'):
+        plain.custom_hooks = [
+            hook
+            for hook in plain.custom_hooks
+            if _type_name(hook) != 'DistillHook'
+        ]
+    parts = *hooks.values(), *(plain.get('custom_hooks') or ())
+    for part in (*parts, plain.get('strategy')):
+        name = _type_name(part)
+        if name in _OWN_OPTIONS:
+            part.type = name
+            for option in _OWN_OPTIONS[name]:
+                part.pop(option, None)
+    _restore_constructor(plain.get('optim_wrapper') or {})
+    _drop_own_imports(plain)
+    return plain
+
+
+def _type_name(part: object) -> str | None:
+    """The name of a type of ours, or of one without a package."""
+    kind = part.get('type') if isinstance(part, dict) else None
+    if isinstance(kind, type):
+        kind = f'{kind.__module__}.{kind.__qualname__}'
+    package, _, name = str(kind).rpartition('.')
+    return name if package.split('.')[0] in ('', 'mmdiffkd') else None
+
+
+def _restore_constructor(wrapper: dict) -> None:
+    """Give an optimizer wrapper back the constructor of the student."""
+    constructor = wrapper.get('constructor')
+    if _type_name(dict(type=constructor)) != 'OptimWrapperConstructor':
+        return
+    del wrapper['constructor']
+    rules = wrapper.get('paramwise_cfg') or {}
+    constructor = rules.pop('student_constructor', None)
+    if constructor is not None:
+        wrapper['constructor'] = constructor
+    for key in ('distill_lr_mult', 'distill_decay_mult'):
+        rules.pop(key, None)
+    if not rules:
+        wrapper.pop('paramwise_cfg', None)
+
+
+def _drop_own_imports(plain: Config) -> None:
+    """Import mmdiffkd for nothing, where no type of ours is left."""
+    imports = plain.pop('custom_imports', None)
+    if imports is None:
+        return
+    names = imports['imports']
+    names = [names] if isinstance(names, str) else names
+    if 'mmdiffkd' not in str(plain.to_dict()):
+        names = [n for n in names if n.split('.')[0] != 'mmdiffkd']
+    if names:
+        plain.custom_imports = {**imports, 'imports': names}
 
 
 def _forget_own_scope(value: object) -> None:

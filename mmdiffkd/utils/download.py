@@ -15,6 +15,8 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
+#: What comes between a path or URL and the digits of its digest.
+DIGEST = '#sha256='
 #: Seconds without an answer after which a download is given up.
 TIMEOUT = 60
 
@@ -37,7 +39,7 @@ def split_digest(source: str) -> tuple[str, str]:
     Raises:
         ValueError: If they are not 64 hexadecimal digits.
     """
-    name, mark, digest = source.partition('#sha256=')
+    name, mark, digest = source.partition(DIGEST)
     if mark and not re.fullmatch('[0-9a-fA-F]{64}', digest):
         raise ValueError(
             f'checkpoint {source!r}: {digest!r} is no sha256. Write its 64 '

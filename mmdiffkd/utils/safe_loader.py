@@ -11,6 +11,7 @@ model does not replace it. Three places do: our tools when a run begins,
 them, and models may not import :mod:`mmdiffkd.safety`: the loader is here.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -21,7 +22,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from .checkpoint import unpickle
+from .checkpoint import is_safetensors, read_file
 from .download import is_url, local_file, split_digest
 
 #: Strategies whose engines unpickle checkpoints by themselves.
@@ -62,7 +63,7 @@ class SafeLoader:
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is not read, see
-                :func:`~mmdiffkd.utils.checkpoint.unpickle`.
+                :func:`~mmdiffkd.utils.checkpoint.read_file`.
         """
         name = str(filename)
         if '://' not in name or is_url(name):
@@ -82,7 +83,9 @@ class SafeLoader:
         return checkpoint
 
     def _read(self, source: str, map_location: Any) -> Any:
-        return unpickle(local_file(source), source, self.trusted, map_location)
+        return read_file(
+            local_file(source), source, self.trusted, map_location
+        )
 
     @contextmanager
     def _reading_for_mmengine(self, name: str) -> Iterator[None]:
@@ -92,7 +95,7 @@ class SafeLoader:
             return self._read(url, map_location)
 
         def load(file, map_location=None, *args, **kwargs):
-            return unpickle(file, name, self.trusted, map_location)
+            return read_file(file, name, self.trusted, map_location)
 
         with (
             _replaced(self.module, 'load_from_http', load_from_http),
@@ -158,14 +161,23 @@ def guard_run(cfg: Config) -> None:
 
     Raises:
         ValueError: If the run would load a checkpoint through an engine that
-            unpickles, and the config does not trust it.
+            unpickles, and the config does not trust it; or if it would
+            resume from a safetensors file.
     """
     trusted = cfg.get('trusted', False)
     guard_checkpoints(trusted)
+    loads = cfg.get('load_from') or cfg.get('resume')
+    resumed = cfg.get('resume') and cfg.get('load_from')
+    if resumed and os.path.isfile(resumed) and is_safetensors(resumed):
+        raise ValueError(
+            f'`resume` is set, but checkpoint {resumed!r} is a safetensors '
+            'file: it has weights but not the state of a run. Give a '
+            'checkpoint that the run wrote; or, to start from these weights, '
+            'leave `resume` out.'
+        )
     strategy = cfg.get('strategy') or {}
     kind = strategy.get('type') if isinstance(strategy, Mapping) else strategy
     kind = getattr(kind, '__name__', str(kind)).split('.')[-1]
-    loads = cfg.get('load_from') or cfg.get('resume')
     if kind in _OWN_READERS and loads and not trusted:
         raise ValueError(
             f'`strategy.type` is {kind!r}, whose engine reads checkpoints '

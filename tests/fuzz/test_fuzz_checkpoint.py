@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from fuzz_rules import JUNK, works_or_says_why
 from hypothesis import given
@@ -40,6 +41,10 @@ FILES = {
     'run, legacy': saved(RUN, **LEGACY),
     'weights': saved(MODEL.state_dict()),
     'weights, legacy': saved(MODEL.state_dict(), **LEGACY),
+    'safetensors': safetensors.torch.save(
+        MODEL.state_dict(),
+        dict(cfg='a = 1', dataset_meta='{"classes": ["a", "b"]}'),
+    ),
 }
 
 

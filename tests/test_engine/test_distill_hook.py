@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import DATASETS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.datasets.transforms import PackInputs
+from mmpretrain.structures import DataSample
 from tiny_recipes import feature_entry, make_runner, train
 from torch import nn
 
@@ -111,6 +112,18 @@ def test_panels_show_the_colours_of_the_data_set(tmp_path, from_file):
         results = mmcv.LoadImageFromFile()({'img_path': path})
     picture = distill_hook._picture(PackInputs()(results))
     np.testing.assert_array_equal(picture, red)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 7])
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32, torch.int16])
+@pytest.mark.parametrize('frames', [(), (5,)])
+def test_any_images_make_a_picture(channels, dtype, frames):
+    values = torch.arange(8 * 6).view(8, 6).to(dtype)
+    inputs = values.expand(*frames, channels, 8, 6)
+    sample = dict(inputs=inputs, data_samples=DataSample())
+    picture = distill_hook._picture(sample)
+    assert (picture.dtype, picture.shape) == (np.uint8, (8, 6, 3))
+    assert (np.diff(picture[..., 0].flatten()) > 0).all()
 
 
 def lone_last_image(tmp_path):

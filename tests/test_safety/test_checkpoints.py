@@ -8,6 +8,7 @@ import tiny_recipes
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from safetensors.torch import save_file
 from tiny_recipes import train
 
 from mmdiffkd.safety.atomic_files import AtomicLocalBackend
@@ -132,6 +133,14 @@ def test_a_broken_file_is_refused_and_another_offered(
     with pytest.raises(
         ValueError, match=rf'{path}.* {reason}.*--resume {work / newest}'
     ):
+        resume(finished, work)
+
+
+def test_weights_alone_are_refused_and_another_offered(finished, work):
+    path = work / 'epoch_3.pth'
+    save_file(read_checkpoint(path)['state_dict'], path)
+    message = rf'{path}.* has weights but not .*--resume {work}/epoch_[12].pth'
+    with pytest.raises(ValueError, match=message):
         resume(finished, work)
 
 

@@ -1,5 +1,7 @@
 import collections
 import hashlib
+import io
+import json
 import os
 import pickle
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from safetensors.torch import save, save_file
 from torch import nn
 
 from mmdiffkd.utils import (
@@ -16,6 +19,9 @@ from mmdiffkd.utils import (
     plain_state_dict,
     read_checkpoint,
 )
+from mmdiffkd.utils.checkpoint import is_safetensors, read_file
+
+LEGACY = dict(_use_new_zipfile_serialization=False)
 
 
 class Attack:
@@ -156,11 +162,98 @@ def test_broken_file_is_named(tmp_path, kind):
 
 def test_legacy_pickle_of_tensors_is_read(tmp_path):
     path = tmp_path / 'file.pth'
-    torch.save(dict(a=torch.ones(2)), path, _use_new_zipfile_serialization=0)
+    torch.save(dict(a=torch.ones(2)), path, **LEGACY)
     assert read_checkpoint(path)['a'].sum() == 2
     path.write_bytes(pickle.dumps(dict(a=1)))
     with pytest.raises(ValueError, match='file.pth'):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize('name', ['file.safetensors', 'file.pth'])
+def test_safetensors_are_read_by_content(tmp_path, name):
+    path = tmp_path / name
+    weights = {'a.weight': torch.rand(2, 3), 'steps': torch.tensor(4)}
+    weights |= {'b': torch.ones(2, dtype=torch.bfloat16), 'c': torch.empty(0)}
+    save_file(weights, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for source in (path, str(path), f'{path}#sha256={digest}'):
+        checkpoint = read_checkpoint(source)
+        assert checkpoint['meta'] == {}
+        read = plain_state_dict(checkpoint)
+        assert read.keys() == weights.keys()
+        for key, tensor in weights.items():
+            assert torch.equal(read[key], tensor)
+            assert read[key].dtype == tensor.dtype
+
+
+def test_metadata_of_safetensors(tmp_path):
+    path = tmp_path / 'file.safetensors'
+    metadata = dict(
+        format='pt',
+        cfg='a = 1',
+        dataset_meta=json.dumps(dict(classes=['cat', 'dog'])),
+    )
+    save_file(dict(a=torch.ones(1)), path, metadata)
+    meta = read_checkpoint(path)['meta']
+    assert meta == dict(cfg='a = 1', dataset_meta=dict(classes=['cat', 'dog']))
+    assert class_names(meta) == ['cat', 'dog']
+
+
+@pytest.mark.parametrize(
+    'map_location',
+    [
+        'meta',
+        torch.device('meta'),
+        {'cpu': 'meta', 'cuda:0': 'cpu'},
+        lambda storage, location: torch.UntypedStorage(0, device='meta'),
+        # Which leave a tensor where it is.
+        None,
+        'cpu',
+        {'cuda:0': 'cpu'},
+        lambda storage, location: storage if location == 'cpu' else None,
+        lambda storage, location: None,
+    ],
+)
+def test_map_location_of_safetensors(map_location):
+    """Tensors go where they go from a file of torch."""
+    pickled = io.BytesIO()
+    torch.save(dict(a=torch.ones(2)), pickled)
+    pickled.seek(0)
+    expected = read_file(pickled, 'a.pth', map_location=map_location)['a']
+    file = io.BytesIO(save(dict(a=torch.ones(2))))
+    read = read_file(file, 'a', map_location=map_location)['state_dict']['a']
+    assert read.device == expected.device and read.shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda content: content[:5],
+        lambda content: content[:20],
+        lambda content: content[:-1],
+        lambda content: content + b'0',
+        lambda content: content[:40] + content[41:],
+        lambda content: b'\xff' * 8 + content[8:],
+        lambda content: content[:8] + b'{' * 50 + content[58:],
+        lambda content: content.replace(b'F32', b'F33'),
+        lambda content: content.replace(b'"{}"', b'"{!"'),
+    ],
+)
+def test_damaged_safetensors_are_named(tmp_path, damage):
+    path = tmp_path / 'file.safetensors'
+    save_file(dict(a=torch.ones(10)), path, dict(dataset_meta='{}'))
+    path.write_bytes(damage(path.read_bytes()))
+    message = r'file\.safetensors.*truncated or no checkpoint.*again'
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('settings', [{}, LEGACY])
+def test_files_of_torch_are_no_safetensors(tmp_path, settings):
+    path = tmp_path / 'file.safetensors'
+    torch.save(dict(a=torch.ones(2)), path, **settings)
+    assert not is_safetensors(path)
+    assert read_checkpoint(path)['a'].sum() == 2
 
 
 @pytest.mark.parametrize(

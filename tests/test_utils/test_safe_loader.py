@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from safetensors.torch import save_file
 from tiny_recipes import make_runner, with_distill_lines
 
 from mmdiffkd.utils import download
@@ -269,6 +270,49 @@ def test_what_mmengine_writes_is_read(module, tmp_path, name):
     assert (read['state'] == content['state']).all()
     meta = load(name.format(folder=tmp_path), map_location='meta')
     assert meta['tensor'].is_meta
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_safetensors_are_read(module, tmp_path, name):
+    weights = dict(a=torch.ones(2))
+    save_file(weights, tmp_path / 'attack.pth')
+    guard_checkpoints(module=module)
+    load = module.CheckpointLoader.load_checkpoint
+    read = load(name.format(folder=tmp_path), 'cpu', logger='silent')
+    assert torch.equal(read['state_dict']['a'], weights['a'])
+    meta = load(name.format(folder=tmp_path), map_location='meta')
+    assert meta['state_dict']['a'].is_meta
+
+
+@pytest.mark.parametrize(
+    'way', [by_teacher, by_student, by_load_from, by_init_cfg]
+)
+def test_a_run_takes_safetensors(tmp_path, build, way):
+    path = tmp_path / 'net.safetensors'
+    base = 6 if way is by_teacher else 4
+    source = build(tiny_recipes.classifier(base))
+    # Of a part: its names begin without `backbone.`.
+    part = source.backbone if way is by_init_cfg else source
+    save_file(part.state_dict(), path)
+    config = recipe(tmp_path, **way(str(path), False))
+    runner = make_runner(config, build=build_runner)
+    runner.train()
+    found = runner.model.student
+    if way is by_teacher:
+        found = runner.model.teacher.network
+    expected = source.backbone.state_dict()
+    for key, tensor in found.backbone.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+@pytest.mark.parametrize('model', ['distiller', 'classifier'])
+def test_no_run_resumes_from_safetensors(tmp_path, model):
+    path = str(tmp_path / 'epoch_1.pth')
+    save_file(dict(a=torch.ones(2)), path)
+    model = getattr(tiny_recipes, model)()
+    config = recipe(tmp_path, model=model, load_from=path, resume=True)
+    with pytest.raises(ValueError, match=r'epoch_1\.pth.*not the state of'):
+        build_runner(config)
 
 
 def test_functions_that_others_imported_before_are_guarded(attack):

@@ -63,10 +63,10 @@ def build_entry(
     )
     if len(students) != len(teachers):
         raise ValueError(
-            f'{where}: {spec.texts[0]} gives {len(students)} tensors '
-            f'in the student, {spec.texts[1]} gives {len(teachers)} in '
-            'the teacher. Pick equal numbers with slices, for instance '
-            "student_at='neck[0:4]', teacher_at='neck[0:4]'."
+            f'{where}: {spec.texts[0]} gives {len(students)} tensors, '
+            f'{spec.texts[1]} gives {len(teachers)}. Pick equal numbers with '
+            "slices, for instance student_at='neck[0:4]', "
+            "teacher_at='neck[0:4]'."
         )
     try:
         levels = [

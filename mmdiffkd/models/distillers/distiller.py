@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,14 +21,10 @@ from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .forward import WHOLE, arguments_of, forward_to_taps
+from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
 from .preparation import prepare_losses
-from .probe import (
-    find_shape,
-    image_shapes,
-    shapes_behind_necks,
-    tapped_levels,
-)
+from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import read_entry
 from .state_dict import name_as_plain_student
@@ -264,12 +261,13 @@ class Distiller(BaseModel):
             dict: Losses by name.
         """
         self._check_schedules()
-        self._inputs.check(inputs)
-        seed = self._next_seed()
         active = [e for e in self.distill.values() if e.active]
+        if active:
+            self._inputs.check(inputs)
+        seed = self._next_seed()
         taps = dict.fromkeys(tap for e in active for tap in e.student_at)
         with (
-            self._inputs.record(inputs),
+            self._inputs.record(inputs) if active else nullcontext(),
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
         ):
@@ -280,7 +278,9 @@ class Distiller(BaseModel):
             for e in active
             if e.box_heads is None or e.box_heads[0] in sampled
         ]
-        images, views = self._inputs.images(inputs)
+        images, views = inputs, 1
+        if active:
+            images, views = self._inputs.images(inputs)
         students = {
             e.name: e.read_student(self.student_taps, views) for e in active
         }

@@ -263,7 +263,8 @@ def check_pair(
             f'{texts[0]} is {s_kind} of shape {tuple(student)}, {texts[1]} '
             f'is {t_kind} of shape {tuple(teacher)}. Compare vectors (B, C) '
             'with vectors, and maps (B, C, H, W) or tokens (B, N, C) with '
-            'maps or tokens.'
+            'maps or tokens. Some backbones pool what they return: tap their '
+            "last stage for its map, for instance 'backbone.stages.3'."
         )
     if len(student) == 2 and student[0] != teacher[0]:
         raise ValueError(

@@ -381,8 +381,11 @@ class EntrySpec(Spec):
     def texts(self) -> tuple[str, str]:
         """The student's and the teacher's taps, for messages."""
         return tuple(
-            ' + '.join(repr(tap) for tap in taps)
-            for taps in (self.student_at, self.teacher_at)
+            f"the {role}'s {' + '.join(map(repr, taps))}"
+            for role, taps in (
+                ('student', self.student_at),
+                ('teacher', self.teacher_at),
+            )
         )
 
 

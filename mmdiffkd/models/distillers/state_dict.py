@@ -1,6 +1,7 @@
 """A distiller's state dict: the plain student's names, and ``distill.*``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import nn
 
@@ -17,7 +18,15 @@ def name_as_plain_student(distiller: nn.Module) -> None:
         distiller (nn.Module): A module with the children ``student`` and
             ``distill``.
     """
-    distiller._register_state_dict_hook(_drop_student_prefix)
+    # The wrappers of timm's and Hugging Face's networks save other names
+    # alone than inside another module. The order is the same.
+    inside = [
+        key.removeprefix(STUDENT_PREFIX)
+        for key in distiller.state_dict()
+        if key.startswith(STUDENT_PREFIX)
+    ]
+    plain = dict(zip(inside, distiller.student.state_dict(), strict=True))
+    distiller._register_state_dict_hook(partial(_drop_student_prefix, plain))
     distiller._register_load_state_dict_pre_hook(
         _restore_student_prefix, with_module=True
     )
@@ -31,13 +40,20 @@ def _rename(mapping: dict, rename: Callable[[str], str]) -> None:
 
 
 def _drop_student_prefix(
-    distiller: nn.Module, state: dict, prefix: str, metadata: dict
+    plain: Mapping[str, str],
+    distiller: nn.Module,
+    state: dict,
+    prefix: str,
+    metadata: dict,
 ) -> None:
-    """After saving: remove ``student.`` from every name."""
+    """After saving: give every name of the student as it is alone."""
     long = prefix + STUDENT_PREFIX
 
     def shorten(key: str) -> str:
-        return prefix + key[len(long) :] if key.startswith(long) else key
+        if not key.startswith(long):
+            return key
+        name = key.removeprefix(long)
+        return prefix + plain.get(name, name)
 
     _rename(state, shorten)
     if getattr(state, '_metadata', None) is not None:

@@ -24,6 +24,7 @@ from mmdiffkd.utils import (
 
 from .folding import fold_batch_norms
 from .forward import WHOLE, arguments_of, forward_to_taps
+from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
 from .normalization import (
     EXAMPLE,
@@ -35,7 +36,6 @@ from .normalization import (
     image_channels,
     match_preprocessors,
 )
-from .probe import find_shape
 from .spec import TeacherSpec
 from .taps import Taps
 
@@ -133,6 +133,12 @@ class FrozenTeacher(nn.Module):
             or config.model.get('data_preprocessor')
             or config.get('data_preprocessor')
         )
+        # Initialising would draw again what timm's networks have loaded.
+        brings = (
+            part.get('pretrained') is True
+            for part in (config.model, config.model.get('backbone') or {})
+        )
+        self._brings_weights = self.checkpoint is None and any(brings)
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
@@ -144,6 +150,11 @@ class FrozenTeacher(nn.Module):
         self._whole = False
         self._folded = False
         self._conversion: Conversion | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether no weights are loaded into it."""
+        return self.checkpoint is None and not self._brings_weights
 
     def attach(
         self, taps: list[str], input_shape: tuple[int, ...]
@@ -216,6 +227,13 @@ class FrozenTeacher(nn.Module):
             self._speed_up()
 
     def _load_weights(self) -> None:
+        if self._brings_weights:
+            print_log(
+                "The teacher's weights are those that `pretrained=True` in "
+                'its config loaded.',
+                'current',
+            )
+            return
         if self.checkpoint is None:
             # A random teacher loads pretrained weights in none of its parts.
             for module in self.network.modules():

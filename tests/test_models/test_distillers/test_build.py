@@ -55,7 +55,7 @@ def test_tokens_are_compared_with_maps():
         (dict(neck='DiffKDNeck'), r'Write dict\(type='),
         (dict(loss=dict(loss_weight=1)), r'Write dict\(type='),
         (dict(neck=None), 'has no neck.*4 channels.*6'),
-        (dict(students=[MAP_S] * 2), '2 tensors.*1 in the teacher'),
+        (dict(students=[MAP_S] * 2), '2 tensors, the teach.* gives 1'),
         (dict(students=[torch.Size((2, 4))]), 'a vector.*a map'),
         (dict(students=[torch.Size((2, 4, 65, 8))]),
          'height.*more than a factor of 8.*nearer strides'),

@@ -4,7 +4,7 @@ import warnings
 import pytest
 import tiny_recipes
 import torch
-from mmengine.model import ExponentialMovingAverage
+from mmengine.model import BaseDataPreprocessor, ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict
 from mmpretrain.structures import DataSample
 from tiny_recipes import SIZE, feature_entry, logits_entry
@@ -258,6 +258,75 @@ def test_compiled_step_equals_eager(ready):
 def test_bad_input_is_found_at_construction(build, changes, message):
     with pytest.raises(ValueError, match=message):
         build(tiny_recipes.distiller(**changes))
+
+
+def test_attributes_of_the_student_are_set_there(distiller):
+    """As hooks of a recipe do, which know nothing of a distiller."""
+    student = distiller.student
+    student.loss_module = torch.nn.L1Loss()
+    student.factor = 1.0
+    distiller.loss_module = loss = torch.nn.MSELoss()
+    distiller.factor = 0.5
+    assert student.loss_module is loss
+    assert student.factor == 0.5
+    assert 'loss_module' not in distiller._modules
+    # What both have, or the student lacks, is the distiller's.
+    student.metrics = student.training = None
+    distiller.metrics = {'a': 1}
+    distiller.eval()
+    distiller.note = 'x'
+    assert (student.metrics, distiller.metrics) == (None, {'a': 1})
+    assert not hasattr(student, 'note')
+    copied = copy.deepcopy(distiller)
+    copied.factor = 0.1
+    assert (student.factor, copied.student.factor) == (0.5, 0.1)
+
+
+def test_a_student_without_data_preprocessor(build):
+    config = tiny_recipes.classifier()
+    del config['data_preprocessor']
+    student = build(config)
+    del student.data_preprocessor
+    model = build(tiny_recipes.distiller(student))
+    assert type(model.data_preprocessor) is BaseDataPreprocessor
+    images = torch.rand(2, 3, 16, 16)
+    samples = [DataSample().set_gt_label(0)] * 2
+    assert model(images, samples, mode='loss')['distill.feature.loss_kd'] > 0
+
+
+def test_names_of_a_wrapper_are_those_that_it_has_alone(ready):
+    """mmpretrain's wrapper of timm renames its weights as it saves them."""
+    student = dict(
+        type='TimmClassifier',
+        _scope_='mmpretrain',
+        model_name='resnet10t',
+        pretrained=False,
+        num_classes=2,
+        channels=(8, 8, 8, 8),
+        stem_width=8,
+        loss=dict(type='CrossEntropyLoss'),
+        data_preprocessor=tiny_recipes.classifier()['data_preprocessor'],
+    )
+    entry = feature_entry(student_at='model.layer2', teacher_at='backbone[0]')
+    del entry['at']
+    model = ready(tiny_recipes.distiller(student, distill=dict(f=entry)))
+    state = model.state_dict()
+    plain = {k: v for k, v in state.items() if not k.startswith('distill.')}
+    assert list(plain) == list(model.student.state_dict())
+    assert 'conv1.0.weight' in plain
+    model.student.load_state_dict(plain)
+    other = ready(tiny_recipes.distiller(student, distill=dict(f=entry)))
+    other.load_state_dict(state)
+    again = other.state_dict()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    averaged = ExponentialMovingAverage(model)
+    averaged.update_parameters(model)
+    assert list(averaged.module.state_dict()) == list(state)
+
+
+def test_no_entry_is_said(build, log):
+    build(tiny_recipes.distiller(distill=dict(feature=None)))
+    assert 'has no entry. The student is trained without' in log.text
 
 
 def test_student_with_a_module_called_distill_is_refused(build):

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from tiny_entries import MAP_S, MAP_T, VECTOR, compare, entry
+from tiny_entries import MAP_S, MAP_T, VECTOR, compare, entry, tapped
 from torch import nn
 
+from mmdiffkd.models.necks import ProjectionNeck
 from mmdiffkd.registry import MODELS
 
 
@@ -112,3 +113,39 @@ def test_loss_draws_from_its_own_stream():
         drawn.append(made.losses[0].noise)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize('layout', ['NHWC', 'NLC', 'NCHW'])
+def test_teachers_maps_lie_plain_in_memory(layout):
+    """Group norm over a channels-last map without gradient would crash."""
+
+    class Norm(ProjectionNeck):
+        def __init__(self, student_channels, teacher_channels):
+            super().__init__(student_channels, teacher_channels)
+            self.norm = nn.GroupNorm(2, teacher_channels)
+
+        def forward(self, student, teacher):
+            aligned = super().forward(student, teacher)
+            return aligned._replace(teacher=self.norm(teacher))
+
+    MODELS.register_module(module=Norm)
+    try:
+        shapes = {
+            'NCHW': (2, 64, 8, 8),
+            'NHWC': (2, 8, 8, 64),
+            'NLC': (2, 64, 64),
+        }
+        grown = {'NHWC': (2, 16, 16, 64), 'NLC': (2, 256, 64)}
+        teacher = tapped(shapes[layout], grown.get(layout))
+        made = entry(
+            teachers=[teacher], neck=dict(type='Norm'), teacher_layout=layout
+        )
+    finally:
+        MODELS.module_dict.pop('Norm')
+    tensor = torch.rand(shapes[layout])
+    if layout == 'NCHW':
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    student = torch.rand(MAP_S, requires_grad=True)
+    losses, _ = made([student], [tensor], (32, 32), {}, (1, 0, 0))
+    losses['loss_kd'].backward()
+    assert made.necks[0].norm.weight.grad.abs().max() > 0

@@ -182,6 +182,10 @@ def test_a_student_without_backbone_must_get_a_tensor():
         student, tiny_recipes.teacher(), dict(f=entry), input_size=SIZE
     )
     inputs = dict(weak=torch.rand(2, 3, SIZE, SIZE))
+    model.distill.f.weight = 0
+    losses = model(inputs, mode='loss')
+    assert (losses['loss'] > 0, losses['distill.f.loss_kd']) == (True, 0)
+    model.distill.f.weight = 1
     with pytest.raises(ValueError, match=r"keys \['weak'\].*no `backbone`"):
         model(inputs, mode='loss')
 
@@ -290,6 +294,6 @@ def test_clips_without_input_shape_name_the_cure():
     teacher = dict(
         config=dict(model=dict(type=Clips, width=6)), checkpoint=None
     )
-    with pytest.raises(ValueError, match='`input_shape` to the shape'):
+    with pytest.raises(ValueError, match='`input_shape` to their shape'):
         Distiller(Clips(4), teacher, dict(f=dict(
             at='backbone', loss=dict(type='PKDLoss'))))  # fmt: skip

@@ -8,17 +8,14 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
 from mmdiffkd.models.distillers.heads import head_of
+from mmdiffkd.models.distillers.image_shape import find_shape, image_shapes
 from mmdiffkd.models.distillers.known_taps import (
     BACKBONES,
     TABLE,
     row_of,
     taps_of,
 )
-from mmdiffkd.models.distillers.probe import (
-    find_shape,
-    image_shapes,
-    tapped_levels,
-)
+from mmdiffkd.models.distillers.probe import tapped_levels
 from mmdiffkd.models.distillers.recognition import layout_of
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config

@@ -4,6 +4,8 @@ import logging
 import re
 
 import pytest
+import timm
+import tiny_detectors
 import tiny_recipes
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
@@ -807,3 +809,38 @@ def test_the_student_of_a_distiller_teaches(build):
     assert type(teacher.network).__name__ == 'ImageClassifier'
     mean = model['data_preprocessor']['mean']
     assert teacher.network.data_preprocessor.mean.flatten().tolist() == mean
+
+
+def test_compiling_what_runs_whole_is_refused(build):
+    config = tiny_detectors.distiller(
+        'detr', dict(f=dict(at='encoder', loss=dict(type='PKDLoss')))
+    )
+    config['teacher']['compile'] = True
+    with pytest.raises(ValueError, match='`teacher.compile` is True.*encoder'):
+        build(config)
+
+
+def test_weights_that_a_library_loaded_stay(tmp_path, log):
+    """As timm does for pretrained=True, here from a file."""
+    settings = dict(channels=(8, 8, 8, 8), stem_width=8, num_classes=2)
+    torch.manual_seed(3)
+    network = timm.create_model('resnet10t', **settings)
+    torch.save(network.state_dict(), tmp_path / 'timm.pth')
+    config = dict(
+        type='TimmClassifier',
+        model_name='resnet10t',
+        pretrained=True,
+        pretrained_cfg_overlay=dict(
+            file=str(tmp_path / 'timm.pth'), num_classes=2
+        ),
+        data_preprocessor=tiny_recipes.classifier()['data_preprocessor'],
+        **settings,
+    )
+    teacher = build_teacher(
+        ['model.layer4'], (32, 32), **tiny_recipes.teacher(model=config)
+    )
+    assert not teacher.is_random
+    assert 'that `pretrained=True` in its config loaded' in log.text
+    loaded = teacher.network.model.state_dict()
+    for name, weight in network.state_dict().items():
+        assert torch.equal(loaded[name], weight), name
