@@ -141,6 +141,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     'distillers': lambda: reference(
         [distillers.Distiller, distillers.FrozenTeacher, distillers.Entry]
     ),
+    'distiller': lambda: keys(spec.DistillerSpec),
     'entry': lambda: keys(spec.EntrySpec),
     'schedule': lambda: keys(spec.ScheduleSpec),
     'teacher': lambda: keys(spec.TeacherSpec),

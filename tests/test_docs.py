@@ -21,8 +21,8 @@ from mmdiffkd.engine import (
     DistillHook,
     optim_wrapper_constructor,
 )
-from mmdiffkd.models import distillers
 from mmdiffkd.models.distillers.spec import (
+    DistillerSpec,
     EntrySpec,
     ScheduleSpec,
     TeacherSpec,
@@ -156,7 +156,7 @@ def registered(package: str) -> dict[str, type]:
 
 NECKS, LOSSES = registered('necks'), registered('losses')
 TABLES = {
-    'Distiller': parameters(distillers.Distiller),
+    'Distiller': parameters(DistillerSpec),
     'teacher': parameters(TeacherSpec),
     'Entries': parameters(EntrySpec),
     'schedule': parameters(ScheduleSpec),

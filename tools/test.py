@@ -20,9 +20,11 @@ from mmdiffkd.utils.command_line import (
     build_runner,
     complete_dataloaders,
     leave_processes,
+    package_of,
     read_run_config,
 )
 from mmdiffkd.utils.data_root import check_data_root
+from mmdiffkd.utils.naming import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,7 +92,7 @@ def paint_predictions(cfg: Config, args: argparse.Namespace) -> None:
             f'{args.config}, for example '
             "dict(type='mmpretrain.VisualizationHook')"
         )
-    name = hook.type.split('.')[-1]
+    name = type_name(hook.type)
     hook['enable' if name == 'VisualizationHook' else 'draw'] = True
     hook.interval = args.interval
     if args.show:
@@ -116,14 +118,20 @@ def augment_test(cfg: Config) -> None:
         ),
         'mmseg': dict(type='mmseg.SegTTAModel'),
     }
+    package = package_of(cfg)
     if 'tta_model' not in cfg:
-        cfg.tta_model = defaults[cfg.default_scope]
+        if package not in defaults:
+            raise KeyError(
+                f'--tta needs `tta_model` in the config, since {package!r} '
+                'is none of ' + ', '.join(defaults)
+            )
+        cfg.tta_model = defaults[package]
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_pipeline' not in cfg:
         *pipeline, pack = deepcopy(dataset.pipeline)
-        if cfg.default_scope == 'mmdet':
+        if package == 'mmdet':
             pack.meta_keys = (
                 'img_id',
                 'img_path',
@@ -133,7 +141,8 @@ def augment_test(cfg: Config) -> None:
                 'flip',
                 'flip_direction',
             )
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+        flip = f'{package}.RandomFlip' if package in defaults else 'RandomFlip'
+        flips = [dict(type=flip, prob=prob) for prob in (1.0, 0.0)]
         cfg.tta_pipeline = [
             *pipeline,
             dict(type='TestTimeAug', transforms=[flips, [pack]]),
@@ -167,7 +176,7 @@ def main() -> None:
         # mmdet's own packs masks, which would fill the disk otherwise.
         kind = (
             'mmdet.DumpDetResults'
-            if cfg.get('default_scope') == 'mmdet'
+            if package_of(cfg) == 'mmdet'
             else 'DumpResults'
         )
         runner.test_evaluator.metrics.append(

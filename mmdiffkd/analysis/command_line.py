@@ -5,6 +5,7 @@ import argparse
 from mmengine.config import Config, DictAction
 
 from mmdiffkd.utils import load_config
+from mmdiffkd.utils.command_line import merge_options
 
 
 def config_parser(description: str, **config) -> argparse.ArgumentParser:
@@ -31,5 +32,5 @@ def config_parser(description: str, **config) -> argparse.ArgumentParser:
 def read_config(args: argparse.Namespace) -> Config:
     """The config with the options merged in."""
     config = load_config(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    merge_options(config, args.cfg_options or {})
     return config

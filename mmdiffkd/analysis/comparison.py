@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mmdiffkd.utils import load_config
+from mmdiffkd.utils.command_line import package_of
 from mmdiffkd.visualization.training_curves import PALETTE
 
 from .tables import markdown
@@ -43,7 +44,7 @@ def folder_name(label: str) -> str:
 
 def default_metric(config: str) -> str:
     """The metric that the package of a config reports."""
-    package = load_config(config).get('default_scope')
+    package = package_of(load_config(config))
     return METRICS.get(package, METRICS['mmpretrain'])
 
 

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
+from mmdiffkd.utils.naming import type_name
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
 from .nonfinite_hook import NonFiniteHook
+from .other_teachers import check_other_teachers
+from .student_recipe import write_student_recipe
 from .teacher_evaluation import check_classes, evaluate_teacher
 
 _CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
@@ -31,6 +34,8 @@ class DistillHook(Hook):
       unloaded teacher is seen at once. A teacher without head, of another
       task or of other classes is not evaluated, and a line of the log says
       why. Nor is a random teacher. A resumed run skips this.
+    - It writes ``student.py``, the recipe of the plain student, into the work
+      directory. Inferencers take it with any checkpoint of the run.
     - It tells necks and losses that ask for it how long the training data
       are (for memory banks). It shows the teacher's features to losses that
       ask for a pass over the data. That pass is skipped on resume.
@@ -94,8 +99,10 @@ class DistillHook(Hook):
 
         Raises:
             TypeError: If the model is no distiller.
-            ValueError: If another optimizer-wrapper constructor would give
-                student and necks rates that nobody chose.
+            ValueError: If a hook or a loop belongs to a model with a student
+                and a teacher of its own, or another optimizer-wrapper
+                constructor would give student and necks rates that nobody
+                chose.
         """
         if not isinstance(_distiller(runner), Distiller):
             raise TypeError(
@@ -103,11 +110,12 @@ class DistillHook(Hook):
                 f'is a {type(_distiller(runner)).__name__}. Remove '
                 '`default_hooks.distill` from a plain recipe.'
             )
+        check_other_teachers(runner)
         guard_run(runner.cfg)
         config = runner.cfg.get('optim_wrapper') or {}
         constructor = config.get('constructor') or _CONSTRUCTORS[0]
-        name = getattr(constructor, '__name__', constructor).split('.')[-1]
-        if runner.cfg.get('train_cfg') and name not in _CONSTRUCTORS:
+        known = type_name(constructor) in _CONSTRUCTORS
+        if runner.cfg.get('train_cfg') and not known:
             raise ValueError(
                 f'`optim_wrapper.constructor` is {constructor!r}, which does '
                 'not know a distiller and would give wrong learning rates. '
@@ -123,6 +131,8 @@ class DistillHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the batches, prepare the losses, evaluate the teacher.
+
+        The plain recipe is written once the checks are passed.
 
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
@@ -144,6 +154,7 @@ class DistillHook(Hook):
                     'and give `warmup` and `stop` in iterations.'
                 )
         check_classes(runner, distiller)
+        write_student_recipe(runner)
         if runner.iter == 0:
             _prepare(runner)
         if (

@@ -252,23 +252,23 @@ def plain_recipe(config: Config) -> Config:
         return config
     if plain.get('data_preprocessor') is not None:
         plain.model.setdefault('data_preprocessor', plain.data_preprocessor)
-    for key in ('distill', 'distillation', 'teacher', 'work_dir'):
+    for key in ('distill', 'distillation', 'launcher', 'teacher', 'work_dir'):
         plain.pop(key, None)
     if plain.get('resume'):
         plain.update(resume=False, load_from=None)
     hooks = plain.get('default_hooks') or {}
     for name, hook in list(hooks.items()):
-        if name == 'distill' or _type_name(hook) == 'DistillHook':
+        if name == 'distill' or _own_type_name(hook) == 'DistillHook':
             del hooks[name]
     if plain.get('custom_hooks'):
         plain.custom_hooks = [
             hook
             for hook in plain.custom_hooks
-            if _type_name(hook) != 'DistillHook'
+            if _own_type_name(hook) != 'DistillHook'
         ]
     parts = *hooks.values(), *(plain.get('custom_hooks') or ())
     for part in (*parts, plain.get('strategy')):
-        name = _type_name(part)
+        name = _own_type_name(part)
         if name in _OWN_OPTIONS:
             part.type = name
             for option in _OWN_OPTIONS[name]:
@@ -278,7 +278,7 @@ def plain_recipe(config: Config) -> Config:
     return plain
 
 
-def _type_name(part: object) -> str | None:
+def _own_type_name(part: object) -> str | None:
     """The name of a type of ours, or of one without a package."""
     kind = part.get('type') if isinstance(part, dict) else None
     if isinstance(kind, type):
@@ -290,7 +290,7 @@ def _type_name(part: object) -> str | None:
 def _restore_constructor(wrapper: dict) -> None:
     """Give an optimizer wrapper back the constructor of the student."""
     constructor = wrapper.get('constructor')
-    if _type_name(dict(type=constructor)) != 'OptimWrapperConstructor':
+    if _own_type_name(dict(type=constructor)) != 'OptimWrapperConstructor':
         return
     del wrapper['constructor']
     rules = wrapper.get('paramwise_cfg') or {}

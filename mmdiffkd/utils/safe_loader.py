@@ -24,6 +24,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .checkpoint import is_safetensors, read_file
 from .download import is_url, local_file, split_digest
+from .naming import type_name
 
 #: Strategies whose engines unpickle checkpoints by themselves.
 _OWN_READERS = ('DeepSpeedStrategy', 'ColossalAIStrategy')
@@ -177,7 +178,7 @@ def guard_run(cfg: Config) -> None:
         )
     strategy = cfg.get('strategy') or {}
     kind = strategy.get('type') if isinstance(strategy, Mapping) else strategy
-    kind = getattr(kind, '__name__', str(kind)).split('.')[-1]
+    kind = type_name(kind)
     if kind in _OWN_READERS and loads and not trusted:
         raise ValueError(
             f'`strategy.type` is {kind!r}, whose engine reads checkpoints '

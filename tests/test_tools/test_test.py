@@ -3,9 +3,16 @@ import sys
 
 import pytest
 import torch
+from mmdet.engine import DetVisualizationHook
 from mmengine.config import ConfigDict
 from mmengine.fileio import load
-from recipe_files import load_tool, run_tool, write_recipe
+from mmpretrain.engine import VisualizationHook
+from recipe_files import (
+    load_tool,
+    run_tool,
+    write_lazy_recipe,
+    write_recipe,
+)
 
 
 @pytest.fixture(scope='module')
@@ -89,6 +96,33 @@ def test_predictions_are_painted(run, monkeypatch, tmp_path):
     assert painted == {'0.png_0.png', '1.png_0.png'}
 
 
+@pytest.mark.parametrize('config', ['lazy_plain.py', 'lazy_distiller.py'])
+def test_types_that_are_classes(run, monkeypatch, tmp_path, config):
+    write_lazy_recipe(tmp_path)
+    scores = {}
+    for name, arguments in (
+        ('painted', [f'--show-dir={tmp_path / "painted"}']),
+        ('averaged', ['--tta']),
+    ):
+        out = tmp_path / name / 'out.pkl'
+        evaluate(
+            tmp_path, monkeypatch, config, run / 'bare.pth', out, *arguments
+        )
+        scores[name] = torch.stack([p['pred_score'] for p in load(out)])
+    assert len(list((tmp_path / 'painted').glob('*.png'))) == 2
+    assert not torch.equal(scores['painted'], scores['averaged'])
+    out = tmp_path / 'metrics.json'
+    evaluate(
+        tmp_path,
+        monkeypatch,
+        config,
+        run / 'bare.pth',
+        out,
+        '--out-item=metrics',
+    )
+    assert 'accuracy/top1' in load(out)
+
+
 def test_checkpoint_of_another_model_is_refused(run, monkeypatch, tmp_path):
     weights = torch.load(run / 'bare.pth', weights_only=True)
     del weights['head.fc.weight']
@@ -120,6 +154,8 @@ def test_checkpoint_of_another_model_is_refused(run, monkeypatch, tmp_path):
         ('mmpretrain.VisualizationHook', 'enable', 'out_dir'),
         ('DetVisualizationHook', 'draw', 'test_out_dir'),
         ('SegVisualizationHook', 'draw', None),
+        (VisualizationHook, 'enable', 'out_dir'),
+        (DetVisualizationHook, 'draw', 'test_out_dir'),
     ],
 )
 def test_each_package_is_told_to_paint_in_its_words(hook, on, folder):

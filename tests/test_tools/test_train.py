@@ -113,6 +113,46 @@ def test_no_validate(recipe, monkeypatch):
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
 
 
+NECK = 'model.distill.feature.neck'
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('model.distill.features.weight=0.5', "distill.features.*'feature'"),
+        ('model.distill.features=None', "distill.features=None.*'feature'"),
+        ('model.distil.feature.weight=1', "'distil'.*'distill'"),
+        ('model.teacher.chekpoint=a.pth', "'chekpoint'.*'checkpoint'"),
+        ('model.student.bakbone.depth=13', "`student`.*'bakbone'"),
+        ('model.distill.feature.wieght=1', "'wieght'.*'weight'"),
+        ('model.distill.feature.schedule.wamup=1', "'wamup'.*'warmup'"),
+        ('model.distill.feature.loss.los_weight=1', "'los_weight'.*'loss_wei"),
+        (f'{NECK}.type=ProjectionNeck', f'{NECK}._delete_=True {NECK}.type='),
+    ],
+)
+def test_a_wrong_option_is_named(recipe, monkeypatch, option, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        run_tool(
+            monkeypatch,
+            'train.py',
+            recipe / 'distiller.py',
+            f'--work-dir={recipe / "run"}',
+            '--cfg-options',
+            option,
+        )
+
+
+def test_a_neck_is_replaced_on_the_command_line(recipe, monkeypatch):
+    cfg = merged(
+        monkeypatch,
+        recipe / 'distiller.py',
+        '--cfg-options',
+        f'{NECK}._delete_=True',
+        f'{NECK}.type=ProjectionNeck',
+    )
+    assert cfg.model.distill.feature.neck == dict(type='ProjectionNeck')
+
+
 def test_dataloader_defaults(recipe, monkeypatch):
     workers = ['--cfg-options', 'train_dataloader.num_workers=2']
     plain = recipe / 'plain.py'

@@ -7,6 +7,7 @@ import torch
 
 from mmdiffkd.models.losses import DistillLoss
 from mmdiffkd.registry import MODELS
+from mmdiffkd.utils.naming import left_over_hint
 
 from ..part import DistillPart
 from .context import task_of
@@ -179,7 +180,9 @@ def _build(
             {'_scope_': 'mmdiffkd', **arguments, 'type': part.cls}
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(f'`{part.key}`: {error}') from error
+        raise ValueError(
+            f'`{part.key}`: {error}{left_over_hint(error)}'
+        ) from error
 
 
 def _check_channels_match(

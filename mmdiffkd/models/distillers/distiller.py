@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 from mmdiffkd.utils import DISTILL_PREFIX
+from mmdiffkd.utils.naming import left_over_hint
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
@@ -23,10 +24,11 @@ from .entry import Entry
 from .forward import WHOLE, arguments_of, forward_to_taps
 from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
+from .nested import check_student, check_teacher
 from .preparation import prepare_losses
 from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
-from .spec import read_entry
+from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
 from .teacher import FrozenTeacher
@@ -72,19 +74,24 @@ class Distiller(BaseModel):
             else 3.
 
     Raises:
-        ValueError: If a tap, an entry or the teacher is at fault; the
-            message names the key, the value and the cure.
+        ValueError: If an argument is missing, unknown or wrong, or a tap, an
+            entry or the teacher is at fault; the message names the key, the
+            value and the cure.
     """
 
     def __init__(
         self,
-        student: dict | nn.Module,
-        teacher: dict,
-        distill: dict,
+        student: dict | nn.Module = None,
+        teacher: dict = None,
+        distill: dict = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
+        **unknown,
     ) -> None:
+        required = dict(student=student, teacher=teacher, distill=distill)
+        given = {k: v for k, v in required.items() if v is not None}
+        DistillerSpec.read(given | unknown, 'model')
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
                 raise ValueError(
@@ -96,7 +103,12 @@ class Distiller(BaseModel):
             student = student.copy()
             if data_preprocessor is not None:
                 student.setdefault('data_preprocessor', data_preprocessor)
-            student = MMENGINE_MODELS.build(student)
+            try:
+                student = MMENGINE_MODELS.build(student)
+            except TypeError as error:
+                raise TypeError(
+                    f'`student`: {error}{left_over_hint(error)}'
+                ) from error
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
             super().__init__(data_preprocessor=own)
@@ -104,7 +116,7 @@ class Distiller(BaseModel):
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
             self.student = student
-            self._check_student(student)
+            check_student(student)
             self._build(
                 teacher,
                 distill,
@@ -119,37 +131,13 @@ class Distiller(BaseModel):
         self.metrics: dict[str, Tensor] = {}
         self._is_built = True
 
-    @staticmethod
-    def _check_student(student: nn.Module) -> None:
-        if hasattr(student, 'distill'):
-            raise ValueError(
-                f'the student {type(student).__name__} has a top-level '
-                'module called `distill`, the name under which checkpoints '
-                'keep what distillation trains. Rename that module.'
-            )
-
     def _build(
         self,
         teacher: dict,
         distill: Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
     ) -> None:
-        if not isinstance(distill, Mapping):
-            raise ValueError(
-                f'`distill` is {distill!r}. Write a dict of entries, for '
-                "instance dict(feature=dict(at='backbone[-1]', "
-                "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss')))."
-            )
-        if not isinstance(teacher, Mapping):
-            raise ValueError(
-                f'`teacher` is {teacher!r}. Write dict(config=..., '
-                'checkpoint=...).'
-            )
-        specs = {
-            name: read_entry(name, entry)
-            for name, entry in distill.items()
-            if entry is not None
-        }
+        specs = read_entries(distill)
         if not specs:
             print_log(
                 '`distill` has no entry. The student is trained without '
@@ -158,6 +146,7 @@ class Distiller(BaseModel):
                 logging.WARNING,
             )
         self.teacher = FrozenTeacher(**teacher)
+        check_teacher(self.teacher.network)
         self.teacher.match_input(self.data_preprocessor)
         self.teacher.match_student(self.student)
         student_taps = dict.fromkeys(

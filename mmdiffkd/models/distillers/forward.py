@@ -25,12 +25,10 @@ def forward_to_taps(
         heads (Mapping[str, object]): The paths of heads to call on the
             features, each with what it gets besides, see
             :func:`arguments_of`. With :data:`WHOLE` among them the network
-            runs in mode ``'tensor'``.
+            runs whole, in mode ``'tensor'`` if it has modes.
     """
     if WHOLE in heads:
-        samples = heads[WHOLE]
-        known = {} if samples is None else {'data_samples': samples}
-        network(inputs, mode='tensor', **known)
+        network(inputs, **heads[WHOLE])
         return
     features = network.extract_feat(inputs)
     for path, given in heads.items():
@@ -76,16 +74,26 @@ def arguments_of(
             to None.
 
     Returns:
-        dict[str, object]: By path: boxes for a box head; for the whole
-        network and for heads that ask for them samples that tell the sizes
-        of the images, without annotations; None for other heads.
+        dict[str, object]: By path: boxes for a box head; for heads that
+        cannot run without them samples that tell the sizes of the images,
+        without annotations; None for other heads; for the whole network its
+        keyword arguments.
     """
     given: dict[str, object] = {}
     for head in dict.fromkeys(heads):
-        if head != WHOLE and box_head_of(head):
+        parameters = _parameters(type(network.get_submodule(head)))
+        required = [p.name for p in parameters[1:] if p.default is p.empty]
+        if head == WHOLE:
+            names = {p.name for p in parameters}
+            given[head] = {'mode': 'tensor'} if 'mode' in names else {}
+            if 'data_samples' in names:
+                given[head]['data_samples'] = _bare_samples(
+                    inputs, data_samples
+                )
+        elif box_head_of(head):
             known = boxes is not None and head in boxes
             given[head] = boxes[head] if known else whole_images(inputs)
-        elif _takes_samples(type(network.get_submodule(head)), head == WHOLE):
+        elif len(required) == 1 and 'data_samples' in required[0]:
             given[head] = _bare_samples(inputs, data_samples)
         else:
             given[head] = None
@@ -93,20 +101,10 @@ def arguments_of(
 
 
 @cache
-def _takes_samples(kind: type[nn.Module], whole: bool) -> bool:
-    """Whether a forward method wants the samples of the images, too.
-
-    A head does if it cannot run without them.
-    """
-    parameters = list(inspect.signature(kind.forward).parameters.values())
-    if whole:
-        return 'data_samples' in {p.name for p in parameters}
-    required = [
-        p.name
-        for p in parameters[2:]
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
-    return len(required) == 1 and 'data_samples' in required[0]
+def _parameters(kind: type[nn.Module]) -> list[inspect.Parameter]:
+    """What a module's forward method takes, by name."""
+    _, *parameters = inspect.signature(kind.forward).parameters.values()
+    return [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def _bare_samples(inputs: Tensor, data_samples: list | None) -> list:

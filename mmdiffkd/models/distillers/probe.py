@@ -323,7 +323,7 @@ def _run_whole(
 def _by(route: Callable, heads: Mapping[str, str]) -> str:
     """How a network was run, for messages."""
     if route is _run_whole:
-        return "the whole network in mode 'tensor'"
+        return 'the whole network'
     if not heads:
         return 'backbone and neck'
     called = dict.fromkeys(heads.values())

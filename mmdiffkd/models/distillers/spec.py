@@ -1,14 +1,12 @@
-"""The keys of an entry and of a teacher, as data.
+"""The keys of a distiller, of an entry and of a teacher, as data.
 
 A config is read here and nowhere else: what comes out has been checked,
 except for what depends on the networks. The fields' descriptions make the
 reference pages.
 """
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -25,14 +23,10 @@ from pydantic import (
 )
 from torch import nn
 
-from mmdiffkd.models.losses import DistillLoss
-from mmdiffkd.models.necks import DistillNeck
-from mmdiffkd.registry import MODELS
-from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 
-from ..part import DistillPart, with_base
 from .normalization import EXAMPLE
+from .part_spec import PartSpec, read_part
 
 _NAME = re.compile('[a-z][a-z0-9_]*')
 
@@ -136,94 +130,9 @@ class ScheduleSpec(Spec):
         return min((done + 1) / self.warmup, 1.0) if self.warmup else 1.0
 
 
-@dataclass(frozen=True)
-class PartSpec:
-    """A neck or a loss that is still to be built.
-
-    Attributes:
-        cls (type[DistillPart]): Its class, with all that the base class
-            declares.
-        arguments (dict): What the config gives for its constructor.
-        key (str): Where it stands in the config, for messages.
-    """
-
-    cls: type[DistillPart]
-    arguments: dict
-    key: str
-
-
-def _read_part(given: object, info: ValidationInfo) -> PartSpec | None:
-    if given is None and info.field_name == 'neck':
-        return None
-    key = f'{info.context["key"]}.{info.field_name}'
-    neck = info.field_name == 'neck'
-    example = 'DiffKDNeck' if neck else 'MSELoss'
-    if not isinstance(given, Mapping) or 'type' not in given:
-        raise ValueError(
-            f'`{key}` is {given!r}. Write dict(type=...), for instance '
-            f"dict(type='{example}')."
-        )
-    base, other = DistillNeck, DistillLoss
-    if not neck:
-        base, other = other, base
-    cls = _find_class(given['type'], f'{key}.type', base)
-    if issubclass(cls, other):
-        kinds = ('loss', 'neck') if neck else ('neck', 'loss')
-        raise ValueError(
-            f'`{key}.type` is {given["type"]!r}, which is a {kinds[0]}, not '
-            f'a {kinds[1]}. ' + did_you_mean(cls.__name__, _ours(base))
-        )
-    arguments = {
-        k: v for k, v in given.items() if k not in ('type', '_scope_')
-    }
-    accepted = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        for name in arguments:
-            if name not in ('_scope_', *accepted):
-                raise ValueError(
-                    f'`{key}` has an unknown key {name!r}. '
-                    + did_you_mean(name, accepted)
-                )
-    check_arguments(cls, arguments, key)
-    return PartSpec(with_base(cls, base), arguments, key)
-
-
-def _ours(base: type) -> list[str]:
-    """The names of our necks or losses, and of those registered with them."""
-    MODELS.import_from_location()
-    return [n for n, c in MODELS.module_dict.items() if issubclass(c, base)]
-
-
-def _find_class(kind: object, key: str, base: type) -> type[nn.Module]:
-    if isinstance(kind, type) and issubclass(kind, nn.Module):
-        return kind
-    if not isinstance(kind, str):
-        raise ValueError(
-            f'`{key}` is {kind!r}. Write the name of one of ours, '
-            'package.Name, or a class of modules.'
-        )
-    if '.' not in kind:
-        MODELS.import_from_location()
-        if kind not in MODELS.module_dict:
-            raise ValueError(
-                f'`{key}` is {kind!r}, which mmdiffkd does not have. '
-                + did_you_mean(kind, _ours(base))
-            )
-    try:
-        cls = MODELS.get(kind)
-    except Exception:
-        cls = None
-    if cls is None:
-        raise ValueError(
-            f'`{key}` is {kind!r}, which is not registered. Write the name '
-            'of one of ours, or package.Name.'
-        )
-    return cls
-
-
 _Part = Annotated[
     PartSpec | None,
-    BeforeValidator(_read_part),
+    BeforeValidator(read_part),
     WithJsonSchema({'type': 'dict'}),
 ]
 _Taps = Annotated[
@@ -427,15 +336,17 @@ class TeacherSpec(Spec):
     """Which network teaches, and how it runs."""
 
     config: Any = _key(
-        "The teacher's whole config: a path, a package::name, or the config "
-        "itself. Of a distiller's it is the student that teaches.",
+        "The teacher's whole config: a path (from the current directory, or "
+        'beside the config file that names it), a package::name, or the '
+        "config itself. Of a distiller's it is the student that teaches.",
         "Add teacher=dict(config=...), a path, a 'package::name' or the "
         'config itself.',
     )
     checkpoint: str | Path | None = _key(
-        "Its weights, a file or an https URL: a plain model's, an MMEngine "
-        "run's, or a distiller's checkpoint. None means a random teacher, on "
-        'purpose; it has to be said.',
+        'Its weights, a file of torch or safetensors (looked for as config '
+        "is), or an https URL: a plain model's, an MMEngine run's, or a "
+        "distiller's checkpoint. None means a random teacher, on purpose; it "
+        'has to be said.',
         'Add teacher=dict(checkpoint=...), a file or an https URL; None for '
         'a random teacher, if that is what you want.',
     )
@@ -498,3 +409,128 @@ class TeacherSpec(Spec):
                 f'`{key}.data_preprocessor` is {given!r}. {cure["cure"]}'
             )
         return given
+
+
+class DistillerSpec(Spec):
+    """Who learns, who teaches, and what is compared."""
+
+    student: Any = _key(
+        "The student's model configuration: the `model` of its recipe.",
+        "Add student=_base_.model, the recipe's `model`.",
+    )
+    teacher: Any = _key(
+        'The teacher, a dict of its keys.',
+        'Write teacher=dict(config=..., checkpoint=...).',
+    )
+    distill: Any = _key(
+        'The entries by name, each a dict of its keys. An entry of None is '
+        'left out.',
+        'Write a dict of entries, for instance '
+        "distill=dict(feature=dict(at='backbone[-1]', "
+        "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))).",
+    )
+    data_preprocessor: Any = _key(
+        "The student's, where a recipe keeps it at the top level of its "
+        'config.',
+        'Write dict(type=...).',
+        None,
+    )
+    input_size: Any = _key(
+        'Size of the images of the dry run, (height, width). None: the '
+        "backbone's `img_size`, else 224 for classifiers and 256 otherwise; "
+        'if the student does not run on that, a size that it declares.',
+        'Use an integer, or (height, width).',
+        None,
+    )
+    input_shape: Any = _key(
+        'The whole shape of an image, (channels, height, width), or of a '
+        'clip, (frames, channels, height, width), instead of `input_size`. '
+        "None: the channels are the student's, else 3.",
+        'Use (channels, height, width).',
+        None,
+    )
+
+    @model_validator(mode='before')
+    @classmethod
+    def _is_not_merged(cls, given: Mapping) -> Mapping:
+        student = given.get('student')
+        unknown = given.keys() - cls.model_fields.keys()
+        if isinstance(student, Mapping) and (both := unknown & student.keys()):
+            names = ', '.join(map(repr, sorted(both)))
+            raise ValueError(
+                f'`model` has keys of the student: {names}. '
+                'The recipe was merged into the distiller. Write '
+                "model=dict(_delete_=True, type='mmdiffkd.Distiller', ...)."
+            )
+        return given
+
+    @field_validator('student')
+    @classmethod
+    def _is_model(cls, student: object) -> object:
+        if isinstance(student, nn.Module):
+            return student
+        if not isinstance(student, Mapping) or 'type' not in student:
+            what = _shown(student)
+            if isinstance(student, Mapping):
+                names = ', '.join(map(repr, student))
+                what = f'a dict of {names}, without `type`'
+            raise ValueError(
+                f'`student` is {what}. Write the `model` of a recipe, '
+                'for instance student=_base_.model, or dict(type=..., ...).'
+            )
+        return student
+
+    @field_validator('teacher', 'distill')
+    @classmethod
+    def _is_dict(cls, given: object, info: ValidationInfo) -> object:
+        if isinstance(given, Mapping):
+            return given
+        name = info.field_name
+        several = name == 'teacher' and isinstance(given, list | tuple)
+        raise ValueError(
+            f'`{name}` is {_shown(given)}. '
+            + ('A distiller has one teacher. ' if several else '')
+            + cls.model_fields[name].json_schema_extra['cure']
+        )
+
+
+def _shown(value: object) -> str:
+    """A value for a message, by its type where it is long."""
+    text = repr(value)
+    if isinstance(value, list | tuple):
+        return f'a {type(value).__name__} of {len(value)}'
+    return text if len(text) < 80 else f'a {type(value).__name__}'
+
+
+def read_entries(distill: Mapping) -> dict[str, EntrySpec]:
+    """Read all entries of ``distill``, without those of None.
+
+    Args:
+        distill (Mapping): The entries by name.
+
+    Raises:
+        ValueError: See :func:`read_entry`. Where an entry is not whole,
+            the message names the others, of which one may have been meant.
+    """
+    specs = {}
+    for name, given in distill.items():
+        if given is None:
+            continue
+        try:
+            specs[name] = read_entry(name, given)
+        except ValueError as error:
+            others = [n for n, e in distill.items() if _is_whole(e)]
+            if not others or name in others or not isinstance(given, Mapping):
+                raise
+            raise ValueError(
+                f'{error} To change another entry, use its name. '
+                + did_you_mean(name, others)
+            ) from None
+    return specs
+
+
+def _is_whole(entry: object) -> bool:
+    return isinstance(entry, Mapping) and any(
+        {*sides, 'loss'} <= entry.keys()
+        for sides in (('at',), ('student_at', 'teacher_at'))
+    )

@@ -361,7 +361,8 @@ class Taps:
                 f'the {self.role} called {tap.path!r} {recorder.calls} times '
                 f'in this step, but {expected} times at start-up, so that '
                 f'tap {text!r} is ambiguous. Tap a module that runs the same '
-                'number of times in every step.'
+                'number of times in every step, or give several versions of '
+                'each image as a list of views.'
             )
         if not recorder.tensors:
             did = 'returned none' if recorder.calls else 'did not run'

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import warnings
 
 import pytest
@@ -10,6 +11,8 @@ from mmpretrain.structures import DataSample
 from tiny_recipes import SIZE, feature_entry, logits_entry
 from torch import nn
 
+from mmdiffkd.models.distillers import Distiller
+from mmdiffkd.models.distillers.spec import DistillerSpec
 from mmdiffkd.registry import MODELS
 
 
@@ -258,6 +261,37 @@ def test_compiled_step_equals_eager(ready):
 def test_bad_input_is_found_at_construction(build, changes, message):
     with pytest.raises(ValueError, match=message):
         build(tiny_recipes.distiller(**changes))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(teacher=None), '`model` has no `teacher`. Write teacher=dict'),
+        (dict(teacher=[{}, {}]), 'a list of 2. A distiller has one teacher'),
+        (dict(student=None), '`model` has no `student`. Add student='),
+        (dict(student='a.py'), "`student` is 'a.py'. Write the `model`"),
+        (dict(student=dict(model={})), "dict of 'model', without `type`"),
+        (dict(distil={}), "unknown key 'distil'. Did you mean 'distill'"),
+        (dict(teachers={}), "unknown key 'teachers'. Did.*'teacher'"),
+        (dict(input_sise=1), "unknown key 'input_sise'. Did.*'input_size'"),
+        (tiny_recipes.classifier(), "keys of the student: 'backbone', 'head'"),
+        (dict(student=dict(tiny_recipes.classifier(), bakbone=1)),
+         "`student`.*'bakbone'.*_delete_=True"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(build, changes, message):
+    config = {**tiny_recipes.distiller(), **changes}
+    config['type'] = 'mmdiffkd.Distiller'
+    for name in [name for name, value in config.items() if value is None]:
+        del config[name]
+    with pytest.raises((ValueError, TypeError), match=message):
+        build(config)
+
+
+def test_positions_of_arguments_stay():
+    names = inspect.signature(Distiller).parameters
+    assert [*names][:3] == ['student', 'teacher', 'distill']
+    assert {*names} - {'unknown'} == {*DistillerSpec.model_fields}
 
 
 def test_attributes_of_the_student_are_set_there(distiller):

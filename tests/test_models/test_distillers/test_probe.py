@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_recipes
 import torch
+import torchvision
 from torch import nn
 
 from mmdiffkd.models.distillers.probe import dry_run
@@ -122,6 +123,14 @@ def test_a_head_that_wants_more_than_features_runs_whole():
         ValueError, match="at the start; 'head' called.*queries"
     ):
         run(Broken(), 'head')
+
+
+def test_a_network_that_no_package_wraps_runs():
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    shapes, heads = run(network, 'features', 'classifier', size=(64, 64))
+    assert shapes['features'] == [(2, 512, 3, 3)]
+    assert shapes['classifier'] == [(2, 3, 1, 1)]
+    assert set(heads.values()) == {''}
 
 
 def test_a_head_that_wants_the_samples_gets_them():

@@ -1,7 +1,12 @@
 import pytest
+from mmengine.config import Config
 
 from mmdiffkd.models.distillers import EntrySpec, ScheduleSpec, TeacherSpec
-from mmdiffkd.models.distillers.spec import read_entry
+from mmdiffkd.models.distillers.spec import (
+    DistillerSpec,
+    read_entries,
+    read_entry,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_a_neck_is_no_loss():
 
 
 def test_every_key_is_described():
-    for spec in (EntrySpec, ScheduleSpec, TeacherSpec):
+    for spec in (DistillerSpec, EntrySpec, ScheduleSpec, TeacherSpec):
         for key in spec.model_json_schema()['properties'].values():
             assert key['description'].endswith('.')
             assert key['cure'].endswith('.')
@@ -137,3 +142,56 @@ def test_a_wrong_value_of_a_teacher(key, value, cure):
     assert f'`teacher.{key}` is {value!r}. ' in str(caught.value)
     assert cure in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+ENTRY = dict(at='x', loss=dict(type='MSELoss'))
+
+
+@pytest.mark.parametrize(
+    'given', [dict(weight=0.5), dict(loss=dict(type='MSELoss')), dict(at='x')]
+)
+def test_a_mistyped_entry_names_the_others(given):
+    with pytest.raises(
+        ValueError, match="`distill.features`.*mean 'feature'?"
+    ):
+        read_entries(dict(feature=ENTRY, features=given))
+
+
+def test_only_a_part_of_an_entry_is_taken_for_a_mistyped_name():
+    with pytest.raises(ValueError) as caught:
+        read_entries(dict(feature=ENTRY, features=dict(ENTRY, wieght=1)))
+    assert 'another entry' not in str(caught.value)
+    with pytest.raises(ValueError) as caught:
+        read_entries(dict(feature=dict(at='x')))
+    assert 'another entry' not in str(caught.value)
+
+
+def test_entries_of_none_are_left_out():
+    assert list(read_entries(dict(a=ENTRY, b=None))) == ['a']
+
+
+@pytest.mark.parametrize(
+    'part, former, kept, new',
+    [
+        ('neck', 'DiffKDNeck', dict(latent_channels=8), 'ProjectionNeck'),
+        ('loss', 'KLDivergence', dict(tau=4.0), 'MSELoss'),
+    ],
+)
+def test_keys_of_a_former_type_are_named(part, former, kept, new):
+    config = Config(dict(f={**ENTRY, part: dict(type=former, **kept)}))
+    read_entries(config)
+    changed = Config(dict(config._cfg_dict))
+    changed.merge_from_dict({f'f.{part}.type': new})
+    (key,) = kept
+    with pytest.raises(ValueError) as caught:
+        read_entries(changed)
+    cure = f'model.distill.f.{part}._delete_=True model.distill.f.{part}.type'
+    for words in (
+        f'`distill.f.{part}` has keys that {new} does not take: {key!r}.',
+        former,
+        f"{part}=dict(_delete_=True, type='{new}'",
+        f'`{cure}={new}`',
+    ):
+        assert words in str(caught.value)
+    config.merge_from_dict({f'f.{part}._delete_': True, f'f.{part}.type': new})
+    assert getattr(read_entries(config)['f'], part).arguments == {}
