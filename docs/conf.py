@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 
 import mmdiffkd
 from mmdiffkd import engine, registry
+from mmdiffkd.analysis import taps
 from mmdiffkd.models import backbones, diffusion, distillers, losses, necks
 from mmdiffkd.models.distillers import spec
 
@@ -123,6 +124,12 @@ def keys(kind: type[spec.Spec]) -> str:
     return table([['key', 'default', 'meaning'], *rows])
 
 
+def known_taps(part: str) -> str:
+    """The table of taps for a part of networks."""
+    rows = taps.known(part)
+    return table([[cell.replace('`', '``') for cell in row] for row in rows])
+
+
 #: What can stand in a page.
 REFERENCES: dict[str, Callable[[], str]] = {
     'losses': lambda: reference(
@@ -150,6 +157,10 @@ REFERENCES: dict[str, Callable[[], str]] = {
     'datasets': lambda: (
         '.. automodule:: mmdiffkd.datasets.digit_scenes\n   :members:\n'
     ),
+    'taps_of_backbones': lambda: known_taps('backbone'),
+    'taps_of_necks': lambda: known_taps('neck'),
+    'taps_of_heads': lambda: known_taps('head'),
+    'taps_of_models': lambda: known_taps('model'),
 }
 
 

@@ -28,7 +28,7 @@ from mmdiffkd.utils import load_config
 from mmdiffkd.utils.setup_env import package_version
 
 from .stock_data import write_data
-from .stock_recipes import ITERATIONS, default_tap, distilled, reduce
+from .stock_recipes import ITERATIONS, default_taps, distilled, reduce
 from .tables import markdown
 
 PACKAGES = ('mmpretrain', 'mmdet', 'mmseg')
@@ -132,7 +132,7 @@ def check_here(line: Line, plain: bool) -> dict:
     result = {'taps': list(line.taps), 'stage': 'config', 'reason': None}
     try:
         if not (plain or line.taps):
-            result['taps'] = [default_tap(load_config(line.name))]
+            result['taps'] = default_taps(load_config(line.name))
         for stage in _steps(line, result['taps'], plain, Path.cwd()):
             print(f'--- {stage}', flush=True)
             result['stage'] = stage

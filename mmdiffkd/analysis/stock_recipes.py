@@ -5,6 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdiffkd.models.distillers.context import task_of
+from mmdiffkd.models.distillers.known_taps import taps_of
+from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
 
 ITERATIONS = 2
@@ -52,18 +55,21 @@ ENTRY = """
         ),"""
 
 
-def default_tap(config: Config) -> str:
-    """Where to distil a recipe of which nothing else is known."""
-    model = config.model
-    scope = config.get('default_scope')
-    if scope == 'mmdet' and model.get('neck'):
-        return 'neck[:]'
-    if scope == 'mmseg' and model.get('decode_head'):
-        head = model.decode_head
-        if isinstance(head, Sequence):
-            return f'decode_head.{len(head) - 1}.conv_seg'
-        return 'decode_head.conv_seg'
-    return 'backbone[-1]'
+def default_taps(config: Config) -> list[str]:
+    """Where to distil a recipe of which nothing else is said.
+
+    A detector's pyramid, if its neck makes one; a segmentor's logits; else
+    the last map, by :func:`~.known_taps.taps_of`. ``'backbone[-1]'`` where
+    that is not known.
+    """
+    network = build_from_config(config)
+    taps, task = taps_of(network), task_of(network)
+    found = None
+    if task == 'detection' and 'neck' in config.model:
+        found = taps['pyramid']
+    elif task == 'segmentation':
+        found = taps['logits']
+    return list(found or taps['last_map'] or ('backbone[-1]',))
 
 
 def distilled(name: str, taps: Sequence[str], file: Path) -> Config:

@@ -1,6 +1,10 @@
 import pytest
 
-from mmdiffkd.analysis.stock_recipes import default_tap, distilled, reduce
+from mmdiffkd.analysis.stock_recipes import (
+    default_taps,
+    distilled,
+    reduce,
+)
 from mmdiffkd.utils import load_config
 
 
@@ -10,6 +14,11 @@ from mmdiffkd.utils import load_config
         ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'backbone[-1]'),
         ('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'neck[:]'),
         ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', None),
+        ('mmdet::detr/detr_r50_8xb2-150e_coco.py', 'backbone[-1]'),
+        (
+            'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
+            'backbone.stages.3',
+        ),
         (
             'mmseg::fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py',
             'decode_head.conv_seg',
@@ -20,8 +29,8 @@ from mmdiffkd.utils import load_config
         ),
     ],
 )
-def test_default_tap(name, tap):
-    assert default_tap(load_config(name)) == (tap or 'backbone[-1]')
+def test_default_taps(name, tap):
+    assert default_taps(load_config(name)) == [tap or 'backbone[-1]']
 
 
 def test_reduced():

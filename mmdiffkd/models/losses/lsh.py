@@ -253,7 +253,7 @@ class LSHLoss(DistillLoss):
         weight = getattr(teacher_head, 'weight', None)
         if weight is None:
             raise ValueError(
-                "hash_std='teacher_head' reads the weight of the teacher's "
+                "`hash_std='teacher_head'` reads the weight of the teacher's "
                 f'classifier, which {type(teacher_head).__name__} does not '
                 'have: name the layer itself, for instance teacher_head='
                 "'head.fc' in the entry, or give hash_std a number"

@@ -23,7 +23,19 @@ def classify(feature: Tensor, head: nn.Module) -> Tensor:
 
     Returns:
         Tensor: The logits.
+
+    Raises:
+        ValueError: If the head returns something else, as one does that
+            takes a list of features and picks the last.
     """
     pooled = average(feature)
     weight = next(head.parameters(), pooled)
-    return head(pooled.to(weight.dtype))
+    logits = head(pooled.to(weight.dtype))
+    rows = isinstance(logits, Tensor) and logits.dim() == 2
+    if not rows or len(logits) != len(pooled):
+        raise ValueError(
+            f'`teacher_head` is a {type(head).__name__}, which does not turn '
+            f'vectors {tuple(pooled.shape)} into logits for each. Name the '
+            "layer that does, for instance teacher_head='head.fc'."
+        )
+    return logits

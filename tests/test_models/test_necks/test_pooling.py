@@ -26,3 +26,16 @@ def test_classify(dtype):
     assert logits.dtype == dtype
     assert torch.equal(logits, head(feature.mean(dim=(2, 3)).to(dtype)))
     assert torch.equal(classify(feature, nn.Flatten()), average(feature))
+
+
+class WholeHead(nn.Linear):
+    """Takes a list of features and picks the last, as mmpretrain's heads."""
+
+    def forward(self, features):
+        return super().forward(features[-1])
+
+
+@pytest.mark.parametrize('head', [WholeHead(3, 5), nn.LSTM(3, 5)])
+def test_a_head_that_is_no_layer_of_logits(head):
+    with pytest.raises(ValueError, match=r"teacher_head='head\.fc'"):
+        classify(torch.ones(2, 3), head)
