@@ -199,7 +199,7 @@ def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
             **{**config.model.teacher, **switches, 'checkpoint': None}
         )
         teacher.match_input(model.data_preprocessor)
-        teacher.attach(taps, tuple(inputs.shape[-2:]))
+        teacher.attach(taps, tuple(inputs.shape[1:]))
         teacher.to(settings.device).init_weights()
         parts.append(Part(name, partial(teacher, inputs, taps)))
     rows = measure(parts, settings)

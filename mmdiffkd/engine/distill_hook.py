@@ -237,6 +237,12 @@ def draw_panels(runner: Runner, num_images: int, step: int) -> None:
         # Spread out: data sets of folders have one class after another.
         picks = np.linspace(0, len(dataset) - 1, num_images + 2, dtype=int)
         samples = [dataset[int(i)] for i in picks[1:-1]]
+        if not all(isinstance(s['inputs'], Tensor) for s in samples):
+            runner.logger.warning(
+                'There are no denoising panels: a sample of `val_dataloader` '
+                'has other inputs than one image.'
+            )
+            return
         images = [_picture(sample) for sample in samples]
         batch = {
             'inputs': [sample['inputs'] for sample in samples],

@@ -9,8 +9,9 @@ from mmengine.runner import Runner
 from mmdiffkd.safety.atomic_files import atomic_write
 from mmdiffkd.utils.config import plain_recipe
 
-#: Its name in the work directory.
-NAME = 'student.py'
+#: Its name in the work directory, and where the run's config has that name.
+NAME, OTHER_NAME = 'student.py', 'plain_student.py'
+HEADER = '# The plain recipe of the student, written by mmdiffkd.'
 
 
 @master_only
@@ -35,6 +36,9 @@ def write_student_recipe(runner: Runner) -> None:
         return
     recipe = plain_recipe(runner.cfg)
     file = Path(runner.work_dir) / NAME
+    if file.exists() and not file.read_text().startswith(HEADER):
+        # The user's own config, or MMEngine's copy of it.
+        file = file.with_name(OTHER_NAME)
     with atomic_write(file) as opened:
-        opened.write(recipe.pretty_text.encode())
+        opened.write(f'{HEADER}\n{recipe.pretty_text}'.encode())
     runner.logger.info(f'The plain recipe of the student: {file}')

@@ -130,7 +130,8 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
                 f'{option}: the config has no {first!r}, and nothing would '
                 f'read it. Did you mean {near[0]!r}?'
             )
-        _check_parents(cfg, parents, option)
+        if '.'.join([*parents, '_delete_']) not in options:
+            _check_parents(cfg, parents, option)
     before = copy.deepcopy(entries)
     cfg.merge_from_dict(dict(options))
     for key in options:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,34 @@ def test_of_a_config_with_classes_for_types(monkeypatch, tmp_path):
         f'--work-dir={tmp_path / "plain"}',
     )
     assert (tmp_path / 'plain/epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('inside', [True, False])
+def test_a_config_of_that_name_is_left_alone(tmp_path, inside):
+    recipe = tiny_recipes.distill_recipe(tmp_path, epochs=1)
+    if inside:
+        recipe.work_dir = str(tmp_path)
+    recipe.dump(tmp_path / 'student.py')
+    before = (tmp_path / 'student.py').read_text()
+    config = Config.fromfile(tmp_path / 'student.py')
+    for _ in range(2):
+        tiny_recipes.train(config)
+        work = Path(config.work_dir)
+        assert 'Distiller' in (work / 'student.py').read_text()
+        plain = Config.fromfile(work / 'plain_student.py')
+        assert plain.model.type == 'ImageClassifier'
+    if not inside:
+        assert (tmp_path / 'student.py').read_text() == before
+
+
+def test_a_second_run_writes_it_again(tmp_path):
+    config = tiny_recipes.distill_recipe(tmp_path, epochs=1)
+    tiny_recipes.train(copy.deepcopy(config))
+    config.optim_wrapper.optimizer.lr = 0.123
+    tiny_recipes.train(config)
+    file = tmp_path / 'work' / 'student.py'
+    assert Config.fromfile(file).optim_wrapper.optimizer.lr == 0.123
+    assert not file.with_name('plain_student.py').exists()
 
 
 def test_a_student_that_no_config_holds_is_left_out(build, tmp_path):

@@ -90,3 +90,10 @@ def test_package_of_a_config(model, scope, package):
     assert (
         package_of(Config(dict(model=model, default_scope=scope))) == package
     )
+
+
+def test_what_is_none_can_be_replaced_as_a_dict():
+    config = Config(dict(model=dict(distill=dict(f=dict(neck=None)))))
+    neck = 'model.distill.f.neck'
+    merge_options(config, {f'{neck}._delete_': True, f'{neck}.type': 'A'})
+    assert config.model.distill.f.neck == dict(type='A')

@@ -139,22 +139,6 @@ def _check_count(data_samples: object, images: int) -> list:
     """The samples, if there is one an image."""
     if isinstance(data_samples, Sequence) and len(data_samples) == images:
         return data_samples
-    count = (
-        len(data_samples)
-        if isinstance(data_samples, Sequence)
-        else f'a {type(data_samples).__name__} instead of'
-    )
-    raise ValueError(
-        'a loss or neck asks for what belongs to each image, but this batch '
-        f'has {images} images and {count} samples (views of an image have '
-        'one together). Use a loss or neck without labels.'
-    )
-
-
-def _check_count(data_samples: object, images: int) -> list:
-    """The samples, if there is one an image."""
-    if isinstance(data_samples, Sequence) and len(data_samples) == images:
-        return data_samples
     found = type(data_samples).__name__
     if isinstance(data_samples, Sequence):
         found += f' of {len(data_samples)}'

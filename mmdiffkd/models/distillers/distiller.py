@@ -505,20 +505,35 @@ class Distiller(BaseModel):
             return getattr(student, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if (
-            '_is_built' in self.__dict__
-            and not name.startswith('_')
-            and not hasattr(type(self), name)
-            and not any(
-                name in self.__dict__[own]
-                for own in ('_modules', '_parameters', '_buffers')
-            )
-            and name not in self.__dict__
-            and hasattr(self.student, name)
-        ):
+        if self._is_of_the_student(name):
             setattr(self.student, name, value)
         else:
             super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if self._is_of_the_student(name):
+            delattr(self.student, name)
+        else:
+            super().__delattr__(name)
+
+    def _is_of_the_student(self, name: str) -> bool:
+        """Whether the distiller lacks an attribute that the student has."""
+        own = self.__dict__
+        return (
+            '_is_built' in own
+            and not name.startswith('_')
+            and not hasattr(type(self), name)
+            and not any(
+                name in names
+                for names in (
+                    own,
+                    own['_modules'],
+                    own['_parameters'],
+                    own['_buffers'],
+                )
+            )
+            and hasattr(self.student, name)
+        )
 
 
 def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:

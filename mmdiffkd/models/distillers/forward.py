@@ -7,9 +7,11 @@ from functools import cache
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from .context import task_of
 from .rois import box_head_of, run_on_boxes, whole_images
 from .taps import Tap
 
+_PACKAGES = 'mmpretrain', 'mmdet', 'mmseg'
 #: The path of the network itself, which runs whole instead of by its parts.
 WHOLE = ''
 
@@ -127,3 +129,26 @@ def head_around(network: nn.Module, tap: Tap) -> str:
     if isinstance(network.get_submodule(parts[0]), nn.ModuleList):
         return '.'.join(parts[:2])
     return parts[0]
+
+
+def takes_features(network: nn.Module, heads: Iterable[str]) -> bool:
+    """Whether calling heads on the features is what a network does itself.
+
+    It is for what the packages call a head, in models whose ``forward`` is a
+    package's.
+
+    Args:
+        network (nn.Module): The network.
+        heads (Iterable[str]): The paths of modules.
+    """
+    methods = (
+        getattr(type(network), name, None) for name in ('forward', '_forward')
+    )
+    return (
+        task_of(network) is not None
+        and all(
+            method is None or method.__module__.split('.')[0] in _PACKAGES
+            for method in methods
+        )
+        and all(head.split('.')[0].endswith('head') for head in heads)
+    )

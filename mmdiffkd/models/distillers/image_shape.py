@@ -50,6 +50,13 @@ def image_shapes(
                 'image without the batch, (channels, height, width), or of a '
                 'clip, (frames, channels, height, width), in positive ints.'
             )
+        *_, first, _, last = sides
+        if last <= 4 < first:
+            raise ValueError(
+                f'`input_shape` is {input_shape!r}, which has {first} '
+                'channels on images of a width of '
+                f'{last}. The order is (channels, height, width).'
+            )
         return [sides]
     if input_size is not None:
         both = [input_size] * 2 if type(input_size) is int else input_size

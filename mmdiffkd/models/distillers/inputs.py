@@ -56,7 +56,13 @@ class TeacherInputs:
                 )
             self._taps = Taps(self._student, [_BACKBONE], 'student')
         with self._taps.record():
-            yield
+            try:
+                yield
+            except Exception:
+                # Images of another shape are the likelier reason.
+                for images in self._taps.recorded:
+                    self.check(images)
+                raise
 
     def images(self, inputs: object) -> tuple[Tensor, int]:
         """The images of the step that was recorded.
@@ -76,7 +82,7 @@ class TeacherInputs:
         views = self._taps.read(_BACKBONE)
         self._taps.clear()
         shapes = [tuple(view.shape) for view in views]
-        if len(set(shapes)) > 1:
+        if len({shape[1:] for shape in shapes}) > 1:
             raise ValueError(
                 f'the student gets {_described(inputs)}, and its backbone ran '
                 f'on batches of the shapes {shapes}, which the teacher cannot '
@@ -88,11 +94,8 @@ class TeacherInputs:
             print_log(
                 f'The student gets {_described(inputs)}. The teacher gets '
                 "what the student's backbone gets: "
-                + (
-                    f'{shapes[0]}, once.'
-                    if len(views) == 1
-                    else f'{len(views)} batches of {shapes[0]}, as one.'
-                ),
+                + ' and '.join(map(str, shapes))
+                + (', as one batch.' if len(views) > 1 else ', once.'),
                 'current',
             )
         return torch.cat(views) if len(views) > 1 else views[0], len(views)

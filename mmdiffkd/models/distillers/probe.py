@@ -1,5 +1,6 @@
 """Finding out, before training, what taps yield and necks hand on."""
 
+import logging
 from collections.abc import (
     Callable,
     Iterable,
@@ -18,8 +19,13 @@ from torch.func import functional_call
 from mmdiffkd.models.necks import Aligned, DistillNeck
 from mmdiffkd.utils.randomness import isolated_randomness
 
-from .context import task_of
-from .forward import WHOLE, arguments_of, forward_to_taps, head_around
+from .forward import (
+    WHOLE,
+    arguments_of,
+    forward_to_taps,
+    head_around,
+    takes_features,
+)
 from .recognition import Tapped
 from .rois import ROI_HEAD
 from .spec import EntrySpec
@@ -263,41 +269,52 @@ def _routes(network: nn.Module, taps: Taps) -> list[Callable]:
     in_roi_head = any(
         tap.path.split('.')[0] == ROI_HEAD for tap in taps.taps.values()
     )
-    whole = []
-    # What boxes a network would choose there is not what is asked.
-    if type(network).forward is not nn.Module.forward and not in_roi_head:
-        whole = [_run_whole]
+    whole = type(network).forward is not nn.Module.forward
     if not hasattr(network, 'extract_feat'):
-        return whole or [_run_whole]
-    if task_of(network):
-        # Heads of the packages take features.
-        return [_run_with_heads, *whole]
-    return [_run_features, *whole, _run_with_heads]
+        return [_run_whole]
+    if not whole or in_roi_head:
+        # What boxes a network would choose there is not what is asked.
+        return [_run_parts]
+    return [_run_known_parts, _run_whole, _run_parts]
 
 
-def _run_features(
+def _run_known_parts(
     network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
 ) -> None:
-    """Run backbone and neck alone."""
-    with taps.record():
-        run([])
-    if taps.silent:
-        raise _NotReached
-
-
-def _run_with_heads(
-    network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
-) -> None:
-    """Run backbone, neck and heads; fill in the heads, by tap."""
+    """Run backbone, neck, and heads that are known to take features."""
     with taps.record():
         run([])
     if not taps.silent:
         return
-    # What did not run in backbone and neck belongs to heads.
-    for tap in taps.silent:
-        heads[tap.text] = head_around(network, tap)
+    around = {tap.text: head_around(network, tap) for tap in taps.silent}
+    if not takes_features(network, around.values()):
+        raise _NotReached
+    heads |= around
     with taps.record():
         run(list(dict.fromkeys(heads.values())))
+
+
+def _run_parts(
+    network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
+) -> None:
+    """Run backbone and neck, and call what else holds taps on features."""
+    with taps.record():
+        run([])
+    for tap in taps.silent:
+        heads[tap.text] = head_around(network, tap)
+    if not heads:
+        return
+    called = list(dict.fromkeys(heads.values()))
+    with taps.record():
+        run(called)
+    if not takes_features(network, called):
+        print_log(
+            f"The {taps.role}'s {' and '.join(map(repr, called))}, which the "
+            "network does not run in mode 'tensor', gets what `extract_feat` "
+            'returns. If it takes something else, tap another module.',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _run_whole(

@@ -337,7 +337,7 @@ class TeacherSpec(Spec):
 
     config: Any = _key(
         "The teacher's whole config: a path (from the current directory, or "
-        'beside the config file that names it), a package::name, or the '
+        'beside the config file that is read), a package::name, or the '
         "config itself. Of a distiller's it is the student that teaches.",
         "Add teacher=dict(config=...), a path, a 'package::name' or the "
         'config itself.',

@@ -216,6 +216,7 @@ class Taps:
         #: How often each module was called at start-up, and how many tensors
         #: it gave, by where it is read.
         self.calls: dict[str, tuple[int, int]] = {}
+        self._first_axes: dict[str, set[int]] = {}
         self._waiting_for: list[str] = []
         self._network = network
         modules = dict(network.named_modules())
@@ -316,6 +317,10 @@ class Taps:
             point: (recorder.calls, len(recorder.tensors))
             for point, recorder in self._recorders.items()
         }
+        self._first_axes = {
+            point: {len(t) if t.dim() else 0 for t in recorder.tensors}
+            for point, recorder in self._recorders.items()
+        }
 
     def names(self, text: str) -> list[str]:
         """The names of the tensors that a tap yielded at start-up.
@@ -382,6 +387,12 @@ class Taps:
                 )
         tensors = recorder.tensors
         if views > 1:
+            if self._first_axes.get(tap.point) != {2}:
+                raise TapError(
+                    f'what tap {text!r} reads in the {self.role} does not '
+                    'begin with the axis of the batch, so that several views '
+                    'cannot be put together. Tap another module.'
+                )
             count = len(tensors) // views
             tensors = [torch.cat(tensors[n::count]) for n in range(count)]
         return tap.select(tensors, is_list)

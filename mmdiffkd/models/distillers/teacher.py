@@ -399,8 +399,10 @@ class FrozenTeacher(nn.Module):
             inputs = self._conversion(inputs)
         if self.channels_last:
             inputs = _channels_last(inputs)
+        # Nothing stops in a compiled graph.
+        read = self._read_uncompiled if self._whole else self._read
         with self._precision(inputs.device):
-            tensors = self._read(
+            tensors = read(
                 inputs, taps, boxes, data_samples, self._forward_to_taps
             )
         if self.dtype is not None:
@@ -428,6 +430,10 @@ class FrozenTeacher(nn.Module):
         tensors = {tap: self.taps.read(tap) for tap in taps}
         self.taps.clear()
         return tensors
+
+    @torch.compiler.disable
+    def _read_uncompiled(self, *how) -> dict[str, list[Tensor]]:
+        return self._read(*how)
 
     def _precision(self, device: torch.device) -> AbstractContextManager:
         if self.dtype is None:

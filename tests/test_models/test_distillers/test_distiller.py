@@ -311,6 +311,9 @@ def test_attributes_of_the_student_are_set_there(distiller):
     distiller.note = 'x'
     assert (student.metrics, distiller.metrics) == (None, {'a': 1})
     assert not hasattr(student, 'note')
+    student.left = 1
+    del distiller.left
+    assert not hasattr(student, 'left')
     copied = copy.deepcopy(distiller)
     copied.factor = 0.1
     assert (student.factor, copied.student.factor) == (0.5, 0.1)

@@ -86,6 +86,8 @@ def test_channels_are_those_of_the_mean():
     [
         (dict(input_shape=(16, 16)), '`input_shape` is .16, 16.*channels, h'),
         (dict(input_shape=(3, 0, 16)), '`input_shape` is'),
+        (dict(input_shape=(16, 16, 3)), 'The order is .channels, height'),
+        (dict(input_shape=(8, 16, 16, 1)), 'The order is .channels, height'),
         (dict(input_shape=16), '`input_shape` is 16'),
         (dict(input_shape=(3, 9, 9), input_size=9), 'Leave one out'),
     ],

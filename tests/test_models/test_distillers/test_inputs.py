@@ -166,6 +166,62 @@ def test_views_of_two_sizes_are_refused():
         model(crops, mode='loss')
 
 
+def test_branches_of_several_sizes_of_batches():
+    class Both(Branches):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            if mode == 'tensor':
+                return self.extract_feat(inputs)
+            features = [self.extract_feat(x).mean() for x in inputs.values()]
+            return dict(loss=sum(features))
+
+    model = branches(Both(backbone=nn.Conv2d(3, 4, 3, 4, 1)))
+    compared = []
+    model.distill.f.register_forward_pre_hook(
+        lambda module, args: compared.append(args[:2])
+    )
+    weak, strong = torch.rand(4, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    model(dict(weak=weak, strong=strong), mode='loss')
+    (((student,), (teacher,)),) = compared
+    expected = model.student.backbone(torch.cat([weak, strong]))
+    assert torch.allclose(student, expected, atol=1e-6)
+    assert len(teacher) == 6
+    # Of another number of channels it is the shape that is named.
+    gray = dict(weak=weak[:, :1], strong=strong[:, :1])
+    with pytest.raises(ValueError, match=r'input_shape=\(1, 16, 16\)'):
+        model(gray, mode='loss')
+
+
+class Turned(nn.Module):
+    def forward(self, features):
+        return features.transpose(0, 1)
+
+
+class TurnedViews(Branches):
+    def __init__(self, width, data_preprocessor=None):
+        super().__init__(
+            backbone=nn.Conv2d(3, width, 3, 4, 1), turned=Turned()
+        )
+
+    def extract_feat(self, inputs):
+        features = self.backbone(inputs).mean((2, 3))
+        return self.turned(torch.stack([features] * 3, dim=1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        return dict(loss=sum(self.extract_feat(x).sum() for x in inputs))
+
+
+def test_views_need_the_batch_first():
+    teacher = dict(
+        config=dict(model=dict(type=TurnedViews, width=4)), checkpoint=None
+    )
+    entry = dict(at='turned', layout='NC', loss=dict(type='MSELoss'))
+    model = Distiller(TurnedViews(4), teacher, dict(f=entry), input_size=16)
+    with pytest.raises(ValueError, match='begin with the axis of the batch'):
+        model(list(torch.rand(2, 3, 3, 16, 16)), mode='loss')
+
+
 def test_a_student_without_backbone_must_get_a_tensor():
     class Body(Branches):
         def extract_feat(self, inputs):

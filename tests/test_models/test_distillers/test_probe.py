@@ -5,8 +5,10 @@ import pytest
 import tiny_recipes
 import torch
 import torchvision
+from mmpretrain.models import ImageClassifier
 from torch import nn
 
+from mmdiffkd.models.distillers.forward import arguments_of, forward_to_taps
 from mmdiffkd.models.distillers.probe import dry_run
 from mmdiffkd.models.distillers.taps import Taps
 
@@ -123,6 +125,53 @@ def test_a_head_that_wants_more_than_features_runs_whole():
         ValueError, match="at the start; 'head' called.*queries"
     ):
         run(Broken(), 'head')
+
+
+class Projecting(ImageClassifier):
+    """Does more than its base before a module, and before its head."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.projection = nn.Linear(16, 16)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        (feature,) = self.extract_feat(inputs)[-1:]
+        return self.head((self.projection(3 * feature + 1),))
+
+
+def test_what_lies_between_features_and_a_module_is_not_left_out(build):
+    config = tiny_recipes.classifier()
+    network = Projecting(
+        **{k: v for k, v in config.items() if k[0] not in 't_'}
+    )
+    network.eval()
+    taps = Taps(network, ['projection', 'head.fc'], 'teacher')
+    shapes, heads = dry_run(network, taps, (3, 16, 16), training=False)
+    assert set(heads.values()) == {''}
+    images = torch.rand(2, 3, 16, 16)
+    with taps.record(), torch.no_grad():
+        forward_to_taps(network, images, arguments_of(network, [''], images))
+    expected = network(images)
+    assert torch.equal(taps.read('head.fc')[0], expected)
+
+
+def test_what_no_forward_pass_runs_gets_features_with_a_warning(log):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 4, 1)
+            self.extra = nn.Conv2d(4, 5, 1)
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+        def forward(self, inputs, mode='tensor'):
+            return self.extract_feat(inputs)
+
+    shapes, heads = run(Idle(), 'extra')
+    assert shapes == {'extra': [(2, 5, 16, 16)]}
+    assert heads == {'extra': 'extra'}
+    assert "student's 'extra', which the network does not run" in log.text
 
 
 def test_a_network_that_no_package_wraps_runs():

@@ -820,6 +820,21 @@ def test_compiling_what_runs_whole_is_refused(build):
         build(config)
 
 
+def test_what_runs_whole_stops_in_a_compiled_step(ready):
+    entry = dict(at='encoder', layout='NC', loss=dict(type='MSELoss'))
+    model = ready(tiny_detectors.distiller('detr', dict(f=entry)))
+
+    def fails(*args):
+        raise RuntimeError('behind the tap')
+
+    model.teacher.network.decoder.register_forward_pre_hook(fails)
+    images = torch.rand(2, 3, 64, 64)
+    eager = model.teacher(images, ['encoder'])['encoder']
+    read = torch.compile(model.teacher, backend='eager')
+    compiled = read(images, ['encoder'])['encoder']
+    assert all(map(torch.equal, eager, compiled))
+
+
 def test_weights_that_a_library_loaded_stay(tmp_path, log):
     """As timm does for pretrained=True, here from a file."""
     settings = dict(channels=(8, 8, 8, 8), stem_width=8, num_classes=2)
