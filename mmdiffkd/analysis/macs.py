@@ -84,10 +84,10 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     distills = 'teacher' in config.model
     if shape is not None and distills:
         whole = config.model.pop('input_shape', None)
-        if whole is None:
-            config.model.input_size = tuple(shape)
-        else:
+        if isinstance(whole, Sequence):
             config.model.input_shape = (*whole[:-2], *shape)
+        else:
+            config.model.input_size = tuple(shape)
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = build_from_config(config).eval()
     if distills:

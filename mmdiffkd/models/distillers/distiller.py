@@ -1,7 +1,7 @@
 """The distiller: a student that trains beside a frozen teacher."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -106,9 +106,13 @@ class Distiller(BaseModel):
             try:
                 student = MMENGINE_MODELS.build(student)
             except TypeError as error:
-                raise TypeError(
-                    f'`student`: {error}{left_over_hint(error)}'
-                ) from error
+                hint = left_over_hint(error)
+                if data_preprocessor and "'data_preprocessor'" in str(error):
+                    hint = (
+                        '. The recipe has it at its top level: leave it out '
+                        'there, or let the class take it.'
+                    )
+                raise TypeError(f'`student`: {error}{hint}') from error
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
             super().__init__(data_preprocessor=own)
@@ -267,7 +271,7 @@ class Distiller(BaseModel):
             for e in active
             if e.box_heads is None or e.box_heads[0] in sampled
         ]
-        images, views = inputs, 1
+        images, views = inputs, []
         if active:
             images, views = self._inputs.images(inputs)
         students = {
@@ -437,8 +441,14 @@ class Distiller(BaseModel):
             batches (Callable): Gives the training set's inputs, batch by
                 batch, normalised, each time it is called.
         """
+
+        def checked() -> Iterator[Tensor]:
+            for inputs in batches():
+                self._inputs.check(inputs)
+                yield inputs
+
         for entry in self.distill.values():
-            prepare_losses(entry, batches, self._teacher_tensors)
+            prepare_losses(entry, checked, self._teacher_tensors)
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Parameters of the entries whose weight is 0 now."""
@@ -493,7 +503,9 @@ class Distiller(BaseModel):
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
         """Add up what is a loss, as the student's class does."""
-        return self.student.parse_losses(losses)
+        if hasattr(self.student, 'parse_losses'):
+            return self.student.parse_losses(losses)
+        return super().parse_losses(losses)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -95,13 +95,15 @@ class Entry(BaseModule):
         """Bring the scheduled weight up to date, both counted from 0."""
         self.factor = self.schedule.factor(epoch, iteration)
 
-    def read_student(self, taps: Taps, views: int = 1) -> list[Tensor]:
+    def read_student(
+        self, taps: Taps, views: Sequence[int] = ()
+    ) -> list[Tensor]:
         """The student's tensors of this step, one a level.
 
         Args:
             taps (Taps): The student's taps, recorded.
-            views (int): How often the student ran, see
-                :meth:`~.taps.Taps.read`. Defaults to 1.
+            views (Sequence[int]): When the student ran, see
+                :meth:`~.taps.Taps.read`. Defaults to ().
 
         Raises:
             ValueError: If one of them has no gradient.

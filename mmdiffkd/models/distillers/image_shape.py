@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from .normalization import channels_of_images
+from .normalization import channels_differ, channels_of_images
 from .probe import CannotRun, dry_run, times
 from .taps import TapError, Taps
 
@@ -169,6 +169,8 @@ def _cure(
             continue
         except TapError:
             continue
+        if taps.role == 'teacher' and count != front[-1]:
+            return channels_differ(front[-1], count)
         key = f'`input_shape={shape}`'
         if count == front[-1]:
             key = f'`input_size={size}`'

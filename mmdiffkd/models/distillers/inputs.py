@@ -64,22 +64,24 @@ class TeacherInputs:
                     self.check(images)
                 raise
 
-    def images(self, inputs: object) -> tuple[Tensor, int]:
+    def images(self, inputs: object) -> tuple[Tensor, list[int]]:
         """The images of the step that was recorded.
 
         Args:
             inputs (Tensor or object): What the student got.
 
         Returns:
-            tuple: The images (B, C, H, W), and how many batches they are,
-            one behind the other.
+            tuple: The images (B, C, H, W), and when the backbone got each
+            part of them, where they are several batches, see
+            :meth:`~.taps.Taps.read`.
 
         Raises:
             ValueError: If the backbone did not get images that fit.
         """
         if isinstance(inputs, Tensor):
-            return inputs, 1
+            return inputs, []
         views = self._taps.read(_BACKBONE)
+        times = self._taps.times(_BACKBONE)
         self._taps.clear()
         shapes = [tuple(view.shape) for view in views]
         if len({shape[1:] for shape in shapes}) > 1:
@@ -98,7 +100,9 @@ class TeacherInputs:
                 + (', as one batch.' if len(views) > 1 else ', once.'),
                 'current',
             )
-        return torch.cat(views) if len(views) > 1 else views[0], len(views)
+        if len(views) == 1:
+            return views[0], []
+        return torch.cat(views), times
 
     def check(self, inputs: object) -> None:
         """See that images are what the dry run assumed, but for their size.

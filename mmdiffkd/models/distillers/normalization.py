@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, Self
 
 import torch
@@ -196,37 +195,21 @@ class Conversion(NamedTuple):
         return images * scale + shift
 
 
-def image_channels(network: nn.Module) -> int | None:
-    """How many channels the images of a network have, where it is certain.
+def channels_of_images(network: nn.Module) -> list[int]:
+    """The channels that the images of a network may have, likeliest first.
 
     Args:
         network (nn.Module): The network. Its first convolution says it, or
             the mean of its data preprocessor.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            # Of others it may be that images are rearranged before it.
-            if module.in_channels in (1, 3):
-                return module.in_channels
-            break
     own = Normalization.of(getattr(network, 'data_preprocessor', None))
-    return None if own is None else own.channels
-
-
-def channels_of_images(network: nn.Module) -> list[int]:
-    """The channels that the images of a network may have, likeliest first.
-
-    Args:
-        network (nn.Module): The network.
-    """
-    own = Normalization.of(getattr(network, 'data_preprocessor', None))
-    first = (m for m in network.modules() if isinstance(m, nn.Conv2d))
-    found = [
-        image_channels(network),
-        own and own.channels,
-        *(convolution.in_channels for convolution in islice(first, 1)),
-        3,
-    ]
+    mean = own and own.channels
+    first = next(
+        (m.in_channels for m in network.modules() if type(m) is nn.Conv2d),
+        None,
+    )
+    # Of others than 1 and 3 it may be that images are rearranged before it.
+    found = [first, mean, 3] if first in (1, 3) else [mean, first, 3]
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -237,11 +220,16 @@ def check_channels(student: int | None, teacher: int | None) -> None:
         ValueError: If not.
     """
     if None not in (student, teacher) and student != teacher:
-        raise ValueError(
-            f"`teacher`: its images have {teacher} channels, the student's "
-            f'{student}. Both networks get the same images. Choose a teacher '
-            f'for images of {student} channels.'
-        )
+        raise ValueError(channels_differ(student, teacher))
+
+
+def channels_differ(student: int, teacher: int) -> str:
+    """What to say if the images of the two have other numbers of channels."""
+    return (
+        f"`teacher`: its images have {teacher} channels, the student's "
+        f'{student}. Both networks get the same images. Choose a teacher for '
+        f'images of {student} channels.'
+    )
 
 
 def describe(preprocessor: nn.Module | None) -> str:

@@ -19,13 +19,15 @@ def name_as_plain_student(distiller: nn.Module) -> None:
             ``distill``.
     """
     # The wrappers of timm's and Hugging Face's networks save other names
-    # alone than inside another module. The order is the same.
-    inside = [
-        key.removeprefix(STUDENT_PREFIX)
-        for key in distiller.state_dict()
-        if key.startswith(STUDENT_PREFIX)
-    ]
-    plain = dict(zip(inside, distiller.student.state_dict(), strict=True))
+    # alone than inside another module.
+    alone: dict[int, list[str]] = {}
+    for name, tensor in distiller.student.state_dict(keep_vars=True).items():
+        alone.setdefault(id(tensor), []).append(name)
+    plain = {
+        key.removeprefix(STUDENT_PREFIX): alone[id(tensor)].pop(0)
+        for key, tensor in distiller.state_dict(keep_vars=True).items()
+        if key.startswith(STUDENT_PREFIX) and alone.get(id(tensor))
+    }
     distiller._register_state_dict_hook(partial(_drop_student_prefix, plain))
     distiller._register_load_state_dict_pre_hook(
         _restore_student_prefix, with_module=True

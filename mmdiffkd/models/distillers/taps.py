@@ -1,8 +1,15 @@
 """Taps: places in a network where tensors are read."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +20,8 @@ _PATTERN = re.compile(
     r'(?P<path>[A-Za-z_]\w*(?:\.\w+)*)(?P<input>@input)?'
     r'(?:\[(?P<index>.*)\])?'
 )
+#: Numbers the calls of all tapped modules, in their order.
+_CLOCK = count()
 _INTEGER = re.compile(r'[+-]?\d+')
 
 
@@ -160,6 +169,7 @@ class _Recorder:
         self.bare = False
         self.tensors: list[Tensor] = []
         self.versions: list[int] = []
+        self.times: list[int] = []
 
         if reads_input:
             module.register_forward_pre_hook(self._on_input, with_kwargs=True)
@@ -187,11 +197,12 @@ class _Recorder:
         self.tensors += tensors
         if not torch.compiler.is_compiling():
             self.versions += [t._version for t in tensors]
+            self.times.append(next(_CLOCK))
             self.after()
 
     def clear(self) -> None:
         self.calls = 0
-        self.tensors, self.versions = [], []
+        self.tensors, self.versions, self.times = [], [], []
 
 
 class Taps:
@@ -335,24 +346,29 @@ class Taps:
         numbers = range(count)[tap.index or slice(None)]
         return [f'{tap.point}[{number}]' for number in numbers]
 
-    def read(self, text: str, views: int = 1) -> list[Tensor]:
+    def times(self, text: str) -> list[int]:
+        """When a tap's module ran in this step, in the order of all taps."""
+        return list(self._recorders[self.taps[text].point].times)
+
+    def read(self, text: str, views: Sequence[int] = ()) -> list[Tensor]:
         """The tensors of one tap.
 
         Args:
             text (str): The tap.
-            views (int): How often the network ran in this step, each time on
-                a batch of its own; their rows are put one behind the other.
-                Defaults to 1.
+            views (Sequence[int]): When the network began to run, where it ran
+                several times in this step, each time on a batch of its own;
+                their rows are put one behind the other. Defaults to ().
 
         Raises:
             SilentTap: If the module yields no tensor.
             TapError: If the module ran another number of times than at
-                start-up, or a tensor was changed in place.
+                start-up, a tensor was changed in place, or what several
+                views gave cannot be put together.
         """
         tap = self.taps[text]
         recorder = self._recorders[tap.point]
         known, _ = self.calls.get(tap.point, (recorder.calls, None))
-        expected = known * views
+        expected = known * max(len(views), 1)
         if recorder.calls == 0 and expected:
             raise TapError(
                 f'the {self.role} did not call {tap.path!r} in this step, as '
@@ -386,13 +402,42 @@ class Taps:
                     '`inplace` off.'
                 )
         tensors = recorder.tensors
-        if views > 1:
-            if self._first_axes.get(tap.point) != {2}:
-                raise TapError(
-                    f'what tap {text!r} reads in the {self.role} does not '
-                    'begin with the axis of the batch, so that several views '
-                    'cannot be put together. Tap another module.'
-                )
-            count = len(tensors) // views
-            tensors = [torch.cat(tensors[n::count]) for n in range(count)]
+        if views:
+            tensors = self._join_views(tap, recorder, known, views)
         return tap.select(tensors, is_list)
+
+    def _join_views(
+        self, tap: Tap, recorder: _Recorder, calls: int, views: Sequence[int]
+    ) -> list[Tensor]:
+        """One tensor a level, of all views."""
+        found = f'what tap {tap.text!r} reads in the {self.role}'
+        ends = *views[1:], float('inf')
+        if any(
+            sum(start < time < end for time in recorder.times) != calls
+            for start, end in zip(views, ends)
+        ):
+            raise TapError(
+                f'{found} does not come view by view, so that it is not known '
+                'which rows belong together. Tap the backbone, or a module '
+                'that runs before the backbone gets the next view.'
+            )
+        tensors = recorder.tensors
+        if self._first_axes.get(tap.point) != {2}:
+            raise TapError(
+                f'{found} does not begin with the axis of the batch, so that '
+                'several views cannot be put together. Tap another module.'
+            )
+        if len({tensor.requires_grad for tensor in tensors}) > 1:
+            raise TapError(
+                f'{found} has a gradient in some views alone (a target branch '
+                'that shares the module, say). Give that branch modules of '
+                'its own, or tap a module that all views train.'
+            )
+        levels = len(tensors) // len(views)
+        joined = [tensors[level::levels] for level in range(levels)]
+        if any(len({t.shape[1:] for t in level}) > 1 for level in joined):
+            raise TapError(
+                f'{found} has other shapes in each view. Tap a module that '
+                'gives each view the same.'
+            )
+        return [torch.cat(level) for level in joined]

@@ -31,9 +31,7 @@ from .normalization import (
     Conversion,
     Normalization,
     build_preprocessor,
-    check_channels,
     describe,
-    image_channels,
     match_preprocessors,
 )
 from .spec import TeacherSpec
@@ -180,17 +178,15 @@ class FrozenTeacher(nn.Module):
         return shapes
 
     def match_student(self, student: nn.Module) -> None:
-        """Compare image channels, and see what the student can inherit.
+        """See what the student can inherit.
 
         Args:
             student (nn.Module): The student.
 
         Raises:
-            ValueError: If the images of the two have another number of
-                channels, or ``inherit`` names what one of the two lacks, or
+            ValueError: If ``inherit`` names what one of the two lacks, or
                 nothing that fits.
         """
-        check_channels(image_channels(student), image_channels(self.network))
         self._matches = match_tensors(self.inherit, student, self.network)
 
     def initialize_student(self, student: nn.Module) -> None:

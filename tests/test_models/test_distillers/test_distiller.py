@@ -5,7 +5,11 @@ import warnings
 import pytest
 import tiny_recipes
 import torch
-from mmengine.model import BaseDataPreprocessor, ExponentialMovingAverage
+from mmengine.model import (
+    BaseDataPreprocessor,
+    BaseModel,
+    ExponentialMovingAverage,
+)
 from mmengine.runner.checkpoint import get_state_dict
 from mmpretrain.structures import DataSample
 from tiny_recipes import SIZE, feature_entry, logits_entry
@@ -359,6 +363,71 @@ def test_names_of_a_wrapper_are_those_that_it_has_alone(ready):
     averaged = ExponentialMovingAverage(model)
     averaged.update_parameters(model)
     assert list(averaged.module.state_dict()) == list(state)
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_a_student_that_saves_a_part_of_its_weights(build, alone):
+    """As adapters do, whatever it saves inside another module."""
+    student = build(tiny_recipes.classifier())
+
+    def leave_out(module, state, prefix, metadata):
+        if not prefix or not alone:
+            for key in [k for k in state if 'backbone.layer1' in k]:
+                del state[key]
+
+    student._register_state_dict_hook(leave_out)
+    model = build(tiny_recipes.distiller(student))
+    state = model.state_dict()
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    assert any('layer1' in name for name in state) == alone
+    model.load_state_dict(state, strict=alone)
+
+
+def test_tied_weights_keep_their_names(build):
+    student = build(tiny_recipes.classifier())
+    student.head.tied = student.head.fc
+    model = build(tiny_recipes.distiller(student))
+    state = model.state_dict()
+    names = [name for name in state if not name.startswith('distill.')]
+    assert names == list(student.state_dict())
+    model.load_state_dict(state)
+
+
+def test_a_student_that_is_a_plain_module(build):
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = torch.nn.Conv2d(3, 4, 3, 4, 1)
+
+        def extract_feat(self, inputs):
+            return self.backbone(inputs)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            features = self.extract_feat(inputs)
+            return dict(loss=features.mean()) if mode == 'loss' else features
+
+    entry = feature_entry(student_at='backbone', teacher_at='backbone[-1]')
+    del entry['at']
+    model = build(tiny_recipes.distiller(Plain(), distill=dict(f=entry)))
+    losses = model(torch.rand(2, 3, 16, 16), mode='loss')
+    loss, logged = model.parse_losses(losses)
+    loss.backward()
+    assert logged['distill.f.loss_kd'] > 0
+
+
+def test_a_data_preprocessor_that_the_student_does_not_take(build):
+    class Bare(BaseModel):
+        def __init__(self):
+            super().__init__()
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            return inputs
+
+    config = tiny_recipes.distiller(dict(type=Bare))
+    config['data_preprocessor'] = dict(type='BaseDataPreprocessor')
+    with pytest.raises(TypeError, match='recipe has it at its top level'):
+        build(config)
 
 
 def test_no_entry_is_said(build, log):

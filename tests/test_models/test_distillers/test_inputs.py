@@ -191,6 +191,61 @@ def test_branches_of_several_sizes_of_batches():
         model(gray, mode='loss')
 
 
+class Orders(Branches):
+    """Runs a head on the maps of two views, in one order or another."""
+
+    def __init__(self, width, order='view by view', data_preprocessor=None):
+        super().__init__(
+            backbone=nn.Conv2d(3, width, 3, 4, 1),
+            neck=nn.Conv2d(width, width, 1),
+        )
+        self.order = order
+
+    def extract_feat(self, inputs):
+        return self.neck(self.backbone(inputs))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        if self.order == 'view by view':
+            outputs = [self.extract_feat(x) for x in inputs]
+        elif self.order == 'one without gradient':
+            outputs = [self.extract_feat(inputs[0])]
+            with torch.no_grad():
+                outputs.append(self.extract_feat(inputs[1]))
+        else:
+            maps = [self.backbone(x) for x in inputs]
+            outputs = [self.neck(x) for x in reversed(maps)]
+        return dict(loss=sum(x.mean() for x in outputs))
+
+
+@pytest.mark.parametrize(
+    'order, message',
+    [
+        ('view by view', None),
+        ('all maps first', 'does not come view by view'),
+        ('one without gradient', 'has a gradient in some views alone'),
+    ],
+)
+def test_rows_of_views_are_certain_to_belong_together(order, message):
+    teacher = dict(
+        config=dict(model=dict(type=Orders, width=4)), checkpoint=None
+    )
+    entry = dict(at='neck', loss=dict(type='MSELoss'))
+    student = Orders(4, order)
+    model = Distiller(student, teacher, dict(f=entry), input_size=16)
+    model.init_weights()
+    # Equal networks yield equal rows.
+    student.load_state_dict(model.teacher.network.state_dict())
+    views = list(torch.rand(2, 3, 3, 16, 16))
+    if message is None:
+        loss = model(views, mode='loss')['distill.f.loss_kd']
+        assert loss.item() == pytest.approx(0, abs=1e-10)
+        return
+    with pytest.raises(ValueError, match=message):
+        model(views, mode='loss')
+
+
 class Turned(nn.Module):
     def forward(self, features):
         return features.transpose(0, 1)
@@ -302,6 +357,15 @@ def test_a_batch_of_another_shape_stops_before_the_step(ready, shape):
         model(torch.rand(2, *shape), mode='loss')
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_a_pass_over_images_of_another_shape_is_refused(ready):
+    loss = dict(type='LSHLoss', hash_bits=4, hash_std=1.0)
+    entry = dict(at='neck[-1]', neck=dict(type='ProjectionNeck'), loss=loss)
+    model = ready(tiny_recipes.distiller(distill=dict(f=entry)))
+    assert model.needs_preparation
+    with pytest.raises(ValueError, match='input_shape=.1, 16, 16'):
+        model.prepare(lambda: iter([torch.rand(2, 1, 16, 16)]))
 
 
 class Clips(BaseModel):

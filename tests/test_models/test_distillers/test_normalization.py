@@ -17,9 +17,9 @@ from torch import nn
 from mmdiffkd.models.distillers.normalization import (
     Conversion,
     Normalization,
+    channels_of_images,
     check_channels,
     describe,
-    image_channels,
     match_preprocessors,
 )
 
@@ -200,20 +200,22 @@ def test_words():
 @pytest.mark.parametrize(
     'layers, preprocessor, channels',
     [
-        ([nn.Conv2d(1, 4, 3)], ClsDataPreprocessor(**ONE), 1),
-        ([nn.Conv2d(3, 4, 3)], ClsDataPreprocessor(**ONE), 3),
-        ([nn.Conv2d(3, 4, 3), nn.Conv2d(1, 4, 3)], None, 3),
+        ([nn.Conv2d(1, 4, 3)], ClsDataPreprocessor(**ONE), [1, 3]),
+        ([nn.Conv2d(3, 4, 3)], ClsDataPreprocessor(**ONE), [3]),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(1, 4, 3)], None, [3]),
+        # A gate may be registered before the stem.
+        ([nn.Conv2d(1, 4, 3)], ImgDataPreprocessor(**NUMBERS), [1, 3]),
         # As YOLOX, which puts four pixels beside each other first.
-        ([nn.Conv2d(12, 4, 3)], ImgDataPreprocessor(), None),
-        ([nn.Conv2d(12, 4, 3)], ImgDataPreprocessor(**NUMBERS), 3),
-        ([nn.Linear(2, 2)], ClsDataPreprocessor(**ONE), None),
-        ([nn.Linear(2, 2)], OfMyOwn(), None),
+        ([nn.Conv2d(12, 4, 3)], ImgDataPreprocessor(), [12, 3]),
+        ([nn.Conv2d(12, 4, 3)], ImgDataPreprocessor(**NUMBERS), [3, 12]),
+        ([nn.Linear(2, 2)], ClsDataPreprocessor(**ONE), [3]),
+        ([nn.Linear(2, 2)], OfMyOwn(), [3]),
     ],
 )
 def test_channels_of_images(layers, preprocessor, channels):
     network = nn.Sequential(*layers)
     network.data_preprocessor = preprocessor
-    assert image_channels(network) == channels
+    assert channels_of_images(network) == channels
 
 
 def test_conversion_lets_the_device_run_on():
