@@ -21,7 +21,7 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
-from .forward import WHOLE, arguments_of, forward_to_taps
+from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
 from .nested import check_student, check_teacher
@@ -483,7 +483,7 @@ class Distiller(BaseModel):
             given = arguments_of(self.student, heads, inputs)
             with (
                 isolated_randomness(),
-                self.student_taps.record(taps, stop=WHOLE in given),
+                self.student_taps.record(taps, self.student_taps.stops),
             ):
                 forward_to_taps(self.student, inputs, given)
             students = {tap: self.student_taps.read(tap) for tap in taps}
@@ -545,6 +545,10 @@ class Distiller(BaseModel):
                 )
             )
             and hasattr(self.student, name)
+            # What is worked out by the student cannot be set there.
+            and not isinstance(
+                getattr(type(self.student), name, None), property
+            )
         )
 
 

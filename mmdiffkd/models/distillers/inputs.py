@@ -90,6 +90,13 @@ class TeacherInputs:
                 f'on batches of the shapes {shapes}, which the teacher cannot '
                 'get as one. Use views of one size.'
             )
+        if any(view.requires_grad for view in views):
+            raise ValueError(
+                f'the student gets {_described(inputs)}, and its `backbone` '
+                'gets what an earlier layer gave, no images that the teacher '
+                'could get, too. Put that layer into the backbone, or give '
+                'the student one tensor of images.'
+            )
         self.check(views[0])
         if not self._said:
             self._said = True

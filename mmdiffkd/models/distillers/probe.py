@@ -110,13 +110,13 @@ def shapes_elsewhere(
     *front, height, width = input_shape
     small = max(height, width) <= 512
     other = tuple(2 * n if small else n // 2 for n in (height, width))
-    calls = taps.calls
+    calls, stops = taps.calls, taps.stops
     try:
         return dry_run(network, taps, (*front, *other), training)[0], other
     except ValueError:
         return None
     finally:
-        taps.calls = calls
+        taps.calls, taps.stops = calls, stops
 
 
 def tapped_levels(
@@ -173,7 +173,8 @@ def dry_run(
 
     Its backbone and neck run, and the heads that hold taps, called on the
     features. Where that does not reach every tap, the network runs whole in
-    mode ``'tensor'``. It may fail there behind its last tap.
+    mode ``'tensor'``. It may fail there behind its last tap, and is stopped
+    at that from then on.
 
     It runs on meta tensors, which costs no arithmetic and moves no buffer; a
     network with an operator that has no meta kernel runs for real, and its
@@ -225,6 +226,7 @@ def dry_run(
             )
 
     errors: dict[str, Exception] = {}
+    taps.stops = False
     with _mode(network, training), torch.no_grad(), isolated_randomness():
         try:
             for route in _routes(network, taps):
@@ -328,8 +330,9 @@ def _run_whole(
         except Exception as error:
             # On meta tensors it may fail where it would not for real.
             on_meta = any(t.is_meta for t in taps.recorded)
-            if taps.silent or not taps.taps or on_meta:
+            if taps.silent or not taps.taps or on_meta or taps.repeated:
                 raise
+            taps.stops = True
             print_log(
                 f'The {taps.role} {type(network).__name__} runs as far as '
                 f'its last tap. Behind it: {error}',

@@ -228,6 +228,8 @@ class Taps:
         #: it gave, by where it is read.
         self.calls: dict[str, tuple[int, int]] = {}
         self._first_axes: dict[str, set[int]] = {}
+        #: Whether the network fails behind its last tap and is stopped there.
+        self.stops = False
         self._waiting_for: list[str] = []
         self._network = network
         modules = dict(network.named_modules())
@@ -285,6 +287,11 @@ class Taps:
     def recorded(self) -> list[Tensor]:
         """All tensors that were recorded."""
         return [t for r in self._recorders.values() for t in r.tensors]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a tapped module ran more than once while recording."""
+        return any(r.calls > 1 for r in self._recorders.values())
 
     @contextmanager
     def record(

@@ -21,9 +21,10 @@ from mmdiffkd.utils import (
     plain_state_dict,
     read_checkpoint,
 )
+from mmdiffkd.utils.naming import left_over_hint
 
 from .folding import fold_batch_norms
-from .forward import WHOLE, arguments_of, forward_to_taps
+from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
 from .normalization import (
@@ -120,7 +121,13 @@ class FrozenTeacher(nn.Module):
                 'Give dict(model=..., default_scope=...) or a file.'
             )
         config = plain_config(config)
-        network = revert_sync_batchnorm(build_from_config(config))
+        try:
+            network = build_from_config(config)
+        except TypeError as error:
+            raise TypeError(
+                f'`teacher.config`: {error}{left_over_hint(error)}'
+            ) from error
+        network = revert_sync_batchnorm(network)
         self._preprocessor_is_given = spec.data_preprocessor is not None
         if self._preprocessor_is_given:
             network.data_preprocessor = build_preprocessor(
@@ -145,7 +152,6 @@ class FrozenTeacher(nn.Module):
         self._matches: dict[str, Match] = {}
         self._initial_values: dict[str, dict[str, Tensor]] = {}
         self._input_shape: tuple[int, ...] = ()
-        self._whole = False
         self._folded = False
         self._conversion: Conversion | None = None
 
@@ -168,12 +174,11 @@ class FrozenTeacher(nn.Module):
         self._input_shape, shapes, self._heads = find_shape(
             self.network, self.taps, [input_shape], training=False
         )
-        self._whole = WHOLE in self._heads.values()
-        if self._whole and self._forward_to_taps is not forward_to_taps:
+        if self.taps.stops and self._forward_to_taps is not forward_to_taps:
             raise ValueError(
                 f'`teacher.compile` is True, but to reach {taps} '
-                f'{type(self.network).__name__} runs whole and is stopped at '
-                'the last tap, which cannot be compiled. Leave it out.'
+                f'{type(self.network).__name__} is stopped at the last of '
+                'them, which cannot be compiled. Leave it out.'
             )
         return shapes
 
@@ -396,7 +401,7 @@ class FrozenTeacher(nn.Module):
         if self.channels_last:
             inputs = _channels_last(inputs)
         # Nothing stops in a compiled graph.
-        read = self._read_uncompiled if self._whole else self._read
+        read = self._read_uncompiled if self.taps.stops else self._read
         with self._precision(inputs.device):
             tensors = read(
                 inputs, taps, boxes, data_samples, self._forward_to_taps
@@ -421,7 +426,7 @@ class FrozenTeacher(nn.Module):
     def _read(
         self, inputs: Tensor, taps: Iterable[str], *how
     ) -> dict[str, list[Tensor]]:
-        with self.taps.record(taps, stop=self._whole):
+        with self.taps.record(taps, stop=self.taps.stops):
             self._run(inputs, taps, *how)
         tensors = {tap: self.taps.read(tap) for tap in taps}
         self.taps.clear()

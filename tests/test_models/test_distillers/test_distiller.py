@@ -317,6 +317,9 @@ def test_attributes_of_the_student_are_set_there(distiller):
     assert not hasattr(student, 'note')
     student.left = 1
     del distiller.left
+    # A property of the student's class cannot be set there.
+    distiller.with_neck = None
+    assert student.with_neck is True
     assert not hasattr(student, 'left')
     copied = copy.deepcopy(distiller)
     copied.factor = 0.1

@@ -246,6 +246,19 @@ def test_rows_of_views_are_certain_to_belong_together(order, message):
         model(views, mode='loss')
 
 
+def test_a_stem_before_the_backbone_is_no_source_of_images():
+    class Stem(Branches):
+        def extract_feat(self, inputs):
+            return self.backbone(self.stem(inputs))
+
+    model = branches(
+        Stem(stem=nn.Conv2d(3, 3, 1), backbone=nn.Conv2d(3, 4, 3, 4, 1))
+    )
+    inputs = dict(weak=torch.rand(2, 3, SIZE, SIZE))
+    with pytest.raises(ValueError, match='what an earlier layer gave'):
+        model(inputs, mode='loss')
+
+
 class Turned(nn.Module):
     def forward(self, features):
         return features.transpose(0, 1)

@@ -8,6 +8,7 @@ import timm
 import tiny_detectors
 import tiny_recipes
 import torch
+from mmdet.models.detectors import DETR
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
@@ -811,28 +812,60 @@ def test_the_student_of_a_distiller_teaches(build):
     assert teacher.network.data_preprocessor.mean.flatten().tolist() == mean
 
 
-def test_compiling_what_runs_whole_is_refused(build):
-    config = tiny_detectors.distiller(
-        'detr', dict(f=dict(at='encoder', loss=dict(type='PKDLoss')))
-    )
-    config['teacher']['compile'] = True
-    with pytest.raises(ValueError, match='`teacher.compile` is True.*encoder'):
-        build(config)
+@pytest.fixture
+def failing(monkeypatch):
+    """A DETR that teaches by its encoder, and fails behind it."""
 
-
-def test_what_runs_whole_stops_in_a_compiled_step(ready):
-    entry = dict(at='encoder', layout='NC', loss=dict(type='MSELoss'))
-    model = ready(tiny_detectors.distiller('detr', dict(f=entry)))
-
-    def fails(*args):
+    def fails(*args, **kwargs):
         raise RuntimeError('behind the tap')
 
-    model.teacher.network.decoder.register_forward_pre_hook(fails)
+    monkeypatch.setattr(DETR, 'forward_decoder', fails)
+    entry = dict(at='encoder', layout='NC', loss=dict(type='MSELoss'))
+    return tiny_detectors.distiller('detr', dict(f=entry))
+
+
+def test_compiling_what_is_stopped_is_refused(build, failing):
+    failing['teacher']['compile'] = True
+    with pytest.raises(ValueError, match='`teacher.compile` is True.*encoder'):
+        build(failing)
+
+
+def test_what_fails_behind_its_last_tap_is_stopped_there(ready, failing, log):
+    model = ready(failing)
+    assert 'runs as far as its last tap. Behind it: behind the' in log.text
     images = torch.rand(2, 3, 64, 64)
     eager = model.teacher(images, ['encoder'])['encoder']
+    # In a compiled step nothing could stop.
     read = torch.compile(model.teacher, backend='eager')
     compiled = read(images, ['encoder'])['encoder']
     assert all(map(torch.equal, eager, compiled))
+
+
+class Tiles(BaseModel):
+    """Runs a layer once for each tile of an image."""
+
+    def __init__(self, fails=False, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        self.layer = torch.nn.Conv2d(3, 4, 1)
+        self.fails = fails
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        tiles = [self.layer(tile) for tile in inputs.split(16, dim=-1)]
+        if self.fails:
+            raise RuntimeError('behind the tap')
+        return torch.cat(tiles, dim=-1)
+
+
+def test_another_number_of_calls_is_found_in_what_runs_whole():
+    teacher = FrozenTeacher(dict(model=dict(type=Tiles)), None)
+    teacher.attach(['layer'], (3, 16, 32))
+    assert len(teacher(torch.rand(2, 3, 16, 32), ['layer'])['layer']) == 2
+    with pytest.raises(ValueError, match='3 times in this step, but 2 times'):
+        teacher(torch.rand(2, 3, 16, 48), ['layer'])
+    # Where it cannot be found, several calls are refused.
+    teacher = FrozenTeacher(dict(model=dict(type=Tiles, fails=True)), None)
+    with pytest.raises(ValueError, match='cannot run .*behind the tap'):
+        teacher.attach(['layer'], (3, 16, 32))
 
 
 def test_weights_that_a_library_loaded_stay(tmp_path, log):
