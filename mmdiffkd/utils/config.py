@@ -166,8 +166,8 @@ def check_teacher_files(config: Config) -> None:
             raise FileNotFoundError(
                 f'`model.teacher.{key}` is {name!r}, but there is no '
                 + ' and no '.join(map(repr, absent))
-                + '. Give a path from the current directory or from the '
-                'folder of the config file.'
+                + '. Give a path from the current directory; a config file '
+                'may also name what lies in its folder.'
             )
 
 

@@ -382,7 +382,7 @@ class TeacherSpec(Spec):
     )
     channels_last: bool = _key(
         "Keep the channels of an image's position side by side in memory, "
-        'which convolutions prefer. Tapped maps have this layout too.',
+        'which convolutions prefer.',
         'Use True or False.',
         False,
     )
