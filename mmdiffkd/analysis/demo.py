@@ -320,9 +320,7 @@ def draw_all(task: Task) -> tuple[dict[str, Path], dict]:
         (folder / 'pictures.log').open('w') as log,
         contextlib.redirect_stdout(log),
     ):
-        settings = {name: task.run(name).settings for name in TITLES}
-        size = settings[DISTILLED].model.input_size
-        costs = {name: get_costs(settings[name], size) for name in TITLES}
+        costs = count_costs(task)
         samples = pictured_samples(task)
         drawn['feature maps'] = folder / 'denoising_panel.png'
         panel = draw_panel(task, samples)
@@ -332,6 +330,13 @@ def draw_all(task: Task) -> tuple[dict[str, Path], dict]:
             picture = draw_predictions(task, samples)
             Image.fromarray(picture).save(drawn['predictions'])
     return drawn, costs
+
+
+def count_costs(task: Task) -> dict[str, dict]:
+    """What the networks of a task cost, by the name of the run."""
+    settings = {name: task.run(name).settings for name in TITLES}
+    size = settings[DISTILLED].model.input_size
+    return {name: get_costs(settings[name], size) for name in TITLES}
 
 
 def run_demo(task: Task) -> None:

@@ -61,7 +61,9 @@ def count_macs(run: Callable[[], object], batch_size: int = BATCH_SIZE) -> int:
     return counter.get_total_flops() // (2 * batch_size)
 
 
-def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
+def get_costs(
+    config: Config, shape: int | Sequence[int] | None = None
+) -> dict:
     """Count parameters and MACs of deployment and of a training step.
 
     The model is built at random on the CPU; a teacher's checkpoint is not
@@ -69,7 +71,7 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
 
     Args:
         config (Config): A plain model's or a distiller's whole config.
-        shape (Sequence[int], optional): Height and width of an image.
+        shape (int or Sequence[int], optional): Height and width of an image.
             Defaults to None: that of the dry run before training, for a
             plain model what a distiller would take for it.
 
@@ -82,6 +84,8 @@ def get_costs(config: Config, shape: Sequence[int] | None = None) -> dict:
     """
     config = copy.deepcopy(config)
     distills = 'teacher' in config.model
+    if isinstance(shape, int):
+        shape = shape, shape
     if shape is not None and distills:
         whole = config.model.pop('input_shape', None)
         if isinstance(whole, Sequence):

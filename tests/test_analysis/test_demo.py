@@ -7,6 +7,7 @@ from mmdiffkd.analysis.demo import (
     STUDENT,
     TASKS,
     TEACHER,
+    count_costs,
     report_epochs,
     table,
 )
@@ -18,6 +19,19 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_configs_exist(task):
     for config in TASKS[task].configs.values():
         assert (ROOT / config).is_file()
+
+
+@pytest.mark.parametrize('task', list(TASKS))
+def test_costs_of_the_networks(monkeypatch, tmp_path, task):
+    monkeypatch.chdir(tmp_path)
+    Path('configs').symlink_to(ROOT / 'configs')
+    teacher = TASKS[task].work_dir / TEACHER
+    teacher.mkdir(parents=True)
+    (teacher / 'last_checkpoint').write_text('epoch_20.pth')
+    costs = count_costs(TASKS[task])
+    assert costs[DISTILLED]['deployed'] == costs[STUDENT]['deployed']
+    assert costs[DISTILLED]['teacher']['macs'] > 0
+    assert len({str(each['shape']) for each in costs.values()}) == 1
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,13 @@ def test_shape_holds_for_the_necks_too():
     assert config.model.input_size == 16
 
 
+def test_one_number_stands_for_both_sides():
+    for config in (distiller(None), plain()):
+        costs = get_costs(Config(config), 32)
+        assert costs == get_costs(Config(config), (32, 32))
+        assert costs['shape'] == [32, 32]
+
+
 def test_entry_without_a_neck_adds_the_teacher_alone():
     config = distiller(None)
     costs = get_costs(Config(config))
