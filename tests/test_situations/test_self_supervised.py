@@ -2,49 +2,14 @@
 
 import pytest
 from distill_steps import PROJECTED, compared, images, pair
-from tiny_recipes import classifier, distiller, teacher, transformer
+from tiny_recipes import (
+    distiller,
+    self_supervised,
+    teacher,
+    transformer,
+)
 
 FEATURE = dict(feature=dict(at='backbone[-1]', **PROJECTED))
-
-
-def self_supervised(kind: str) -> dict:
-    """One of mmpretrain's, over the residual network of the tests."""
-    projection = dict(
-        type='NonLinearNeck',
-        in_channels=16,
-        hid_channels=8,
-        out_channels=8,
-        with_avg_pool=True,
-    )
-    head = dict(
-        type='ContrastiveHead',
-        loss=dict(type='CrossEntropyLoss'),
-        temperature=0.1,
-    )
-    changes = {}
-    if kind in ('SimSiam', 'BYOL'):
-        predictor = {**projection, 'in_channels': 8, 'with_avg_pool': False}
-        head = dict(
-            type='LatentPredictHead',
-            loss=dict(type='CosineSimilarityLoss'),
-            predictor=predictor,
-        )
-    if kind == 'MoCo':
-        changes = dict(queue_len=16, feat_dim=8)
-    return dict(
-        type=kind,
-        _scope_='mmpretrain',
-        backbone={**classifier()['backbone'], 'out_indices': (2,)},
-        neck=projection,
-        head=head,
-        data_preprocessor=dict(
-            type='SelfSupDataPreprocessor',
-            mean=[120.0, 118.0, 110.0],
-            std=[60.0, 58.0, 57.0],
-            to_rgb=True,
-        ),
-        **changes,
-    )
 
 
 def masked_autoencoder() -> dict:
