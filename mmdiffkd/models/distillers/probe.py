@@ -280,36 +280,41 @@ def _routes(network: nn.Module, taps: Taps) -> list[Callable]:
     return [_run_known_parts, _run_whole, _run_parts]
 
 
+def _run_features(
+    network: nn.Module, taps: Taps, run: Callable
+) -> dict[str, str]:
+    """Run backbone and neck; what holds the other taps, by tap."""
+    with taps.record():
+        run([])
+    return {tap.text: head_around(network, tap) for tap in taps.silent}
+
+
+def _call_heads(taps: Taps, run: Callable, heads: Mapping[str, str]) -> None:
+    """Run backbone and neck, and heads on the features, if there are any."""
+    if heads:
+        with taps.record():
+            run(list(dict.fromkeys(heads.values())))
+
+
 def _run_known_parts(
     network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
 ) -> None:
     """Run backbone, neck, and heads that are known to take features."""
-    with taps.record():
-        run([])
-    if not taps.silent:
-        return
-    around = {tap.text: head_around(network, tap) for tap in taps.silent}
-    if not takes_features(network, around.values()):
+    found = _run_features(network, taps, run)
+    if found and not takes_features(network, found.values()):
         raise _NotReached
-    heads |= around
-    with taps.record():
-        run(list(dict.fromkeys(heads.values())))
+    heads |= found
+    _call_heads(taps, run, heads)
 
 
 def _run_parts(
     network: nn.Module, taps: Taps, run: Callable, heads: dict[str, str]
 ) -> None:
     """Run backbone and neck, and call what else holds taps on features."""
-    with taps.record():
-        run([])
-    for tap in taps.silent:
-        heads[tap.text] = head_around(network, tap)
-    if not heads:
-        return
-    called = list(dict.fromkeys(heads.values()))
-    with taps.record():
-        run(called)
-    if not takes_features(network, called):
+    heads |= _run_features(network, taps, run)
+    _call_heads(taps, run, heads)
+    called = dict.fromkeys(heads.values())
+    if called and not takes_features(network, called):
         print_log(
             f"The {taps.role}'s {' and '.join(map(repr, called))}, which the "
             "network does not run in mode 'tensor', gets what `extract_feat` "

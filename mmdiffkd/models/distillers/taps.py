@@ -161,7 +161,7 @@ class _Recorder:
         self,
         module: nn.Module,
         reads_input: bool,
-        after: Callable[[], None] = lambda: None,
+        after: Callable[[], None],
     ) -> None:
         self.on = False
         self.after = after
