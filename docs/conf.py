@@ -155,6 +155,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     ),
     'engine': lambda: reference(exported(engine)),
     'datasets': lambda: (
+        '.. autoclass:: mmdiffkd.datasets.CachedDataset\n   :members:\n\n'
         '.. automodule:: mmdiffkd.datasets.digit_scenes\n   :members:\n'
     ),
     'taps_of_backbones': lambda: known_taps('backbone'),

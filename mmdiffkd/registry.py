@@ -5,6 +5,7 @@ imports this module and the locations below by itself, so that no config
 needs ``custom_imports``.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import (
@@ -18,6 +19,12 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope='mmdiffkd',
     locations=['mmdiffkd.models'],
+)
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='mmdiffkd',
+    locations=['mmdiffkd.datasets'],
 )
 HOOKS = Registry(
     'hook',

@@ -184,6 +184,6 @@ def test_real_trainings(tmp_path, split):
         command, cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert '| two |' in done.stdout and '| +0.00 |' in done.stdout
-    result = tmp_path / f'out/{split}/two/seed_0/result.json'
+    result = tmp_path / 'out/two/seed_0/result.json'
     assert json.loads(result.read_text())['metrics']['accuracy/top1'] >= 0
     assert result.with_name('test.json').is_file() == (split == 'test')

@@ -131,7 +131,7 @@ def main() -> None:
     runs = plan(
         variants,
         seeds,
-        args.work_dir / args.split,
+        args.work_dir,
         args.teacher_checkpoint,
         args.cfg_options,
     )

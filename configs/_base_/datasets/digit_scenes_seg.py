@@ -44,17 +44,20 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
+    num_workers=0,
+    # Decoded once: a pipeline without random numbers.
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        data_prefix=dict(
-            img_path='leftImg8bit/train', seg_map_path='gtFine/train'
+        type='mmdiffkd.CachedDataset',
+        dataset=dict(
+            type=dataset_type,
+            data_root=data_root,
+            metainfo=metainfo,
+            data_prefix=dict(
+                img_path='leftImg8bit/train', seg_map_path='gtFine/train'
+            ),
+            pipeline=train_pipeline,
+            **layout,
         ),
-        pipeline=train_pipeline,
-        **layout,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
