@@ -21,7 +21,7 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
-from .forward import arguments_of, forward_to_taps
+from .forward import arguments_of, forward_to_taps, run_in_mode
 from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
 from .nested import check_student, check_teacher
@@ -48,6 +48,10 @@ class Distiller(BaseModel):
     student's, to read and to set: hooks that change the model of a recipe
     (its ``loss_module``, say) change the student.
 
+    A student whose forward takes no ``mode``, as a plain ``nn.Module``'s, has
+    no losses of its own. It gets the images alone, and mode ``'loss'`` gives
+    distillation's losses.
+
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
 
@@ -56,7 +60,9 @@ class Distiller(BaseModel):
     one's.
 
     Args:
-        student (dict or nn.Module): The student's model configuration.
+        student (dict or nn.Module): The student's model configuration, or
+            a built module. Around a built module the distiller reads the
+            teacher's weights at once, otherwise in :meth:`init_weights`.
         teacher (dict): The keys of :class:`~.spec.TeacherSpec`.
         distill (dict): The entries by name, each a dict with the keys of
             :class:`~.spec.EntrySpec`. An entry of None is left out.
@@ -92,7 +98,8 @@ class Distiller(BaseModel):
         required = dict(student=student, teacher=teacher, distill=distill)
         given = {k: v for k, v in required.items() if v is not None}
         DistillerSpec.read(given | unknown, 'model')
-        if isinstance(student, nn.Module):
+        is_built = isinstance(student, nn.Module)
+        if is_built:
             if data_preprocessor is not None:
                 raise ValueError(
                     '`student` is a built module, which has its own data '
@@ -133,7 +140,10 @@ class Distiller(BaseModel):
         name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
+        self._is_loaded = False
         self._is_built = True
+        if is_built:
+            self._load()
 
     def _build(
         self,
@@ -208,11 +218,18 @@ class Distiller(BaseModel):
         guard_checkpoints()
         if hasattr(self.student, 'init_weights'):
             self.student.init_weights()
+        self._load()
+
+    def _load(self) -> None:
+        """Read the teacher's weights, and initialise all but the student."""
+        guard_checkpoints()
         with isolated_randomness():
-            self.teacher.init_weights()
+            if not self._is_loaded:
+                self.teacher.init_weights()
+                for entry in self.distill.values():
+                    entry.init_weights()
             self.teacher.initialize_student(self.student)
-            for entry in self.distill.values():
-                entry.init_weights()
+        self._is_loaded = True
 
     def forward(
         self,
@@ -225,17 +242,22 @@ class Distiller(BaseModel):
         Args:
             inputs (Tensor): Normalised images (B, C, H, W), or whatever else
                 the student takes.
-            data_samples (list, optional): Annotations. Defaults to None.
+            data_samples (list, optional): Annotations, or whatever else the
+                student takes. Defaults to None.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults
                 to ``'tensor'``.
 
         Returns:
             In mode ``'loss'`` a dict of tensors; else what the student
             returns.
+
+        Raises:
+            ValueError: If a student whose forward takes no ``mode`` gets
+                ``data_samples``.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
-        return self.student(inputs, data_samples, mode=mode)
+        return run_in_mode(self.student, inputs, data_samples, mode)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict:
         """The student's losses and those of every entry.
@@ -264,7 +286,9 @@ class Distiller(BaseModel):
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
         ):
-            losses = dict(self.student(inputs, data_samples, mode='loss'))
+            losses = dict(
+                run_in_mode(self.student, inputs, data_samples, 'loss')
+            )
         # A cascade without boxes leaves out its later stages.
         active = [
             e

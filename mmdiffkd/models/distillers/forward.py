@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -38,6 +39,39 @@ def forward_to_taps(
             run_on_boxes(network, path, features, given)
         else:
             _run_head(network, path, features, given)
+
+
+def run_in_mode(
+    network: nn.Module, inputs: Tensor, data_samples: list | None, mode: str
+) -> object:
+    """Call a network in one of MMEngine's modes, or on the images alone.
+
+    Args:
+        network (nn.Module): The network.
+        inputs (Tensor): What it takes, images (B, C, H, W) as a rule.
+        data_samples (list, optional): What belongs to the images.
+        mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+    Returns:
+        object: What the network returns. If its forward takes no ``mode``,
+        this is an empty dict in mode ``'loss'``.
+
+    Raises:
+        ValueError: If a network without modes should take data samples.
+    """
+    modes = 'mode' in inspect.signature(network.forward).parameters
+    if modes or isinstance(network, BaseModel):
+        return network(inputs, data_samples, mode=mode)
+    if data_samples is not None:
+        raise ValueError(
+            f'the forward of the student {type(network).__name__} takes no '
+            f'`mode`, so that it has no losses, but it is given '
+            f'`data_samples`, a {type(data_samples).__name__}. Give the '
+            'distiller the images alone, or write a forward(inputs, '
+            "data_samples, mode) that returns a dict of losses in mode 'loss'."
+        )
+    output = network(inputs)
+    return {} if mode == 'loss' else output
 
 
 def _run_head(
