@@ -1,4 +1,4 @@
-"""The distiller: a student that trains beside a frozen teacher."""
+"""The distiller: a student that trains beside frozen teachers."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,15 +23,16 @@ from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .forward import arguments_of, forward_to_taps, run_in_mode
 from .image_shape import find_shape, image_shapes
+from .inheritance import check_paths
 from .inputs import TeacherInputs
-from .nested import check_student, check_teacher
+from .nested import check_student
 from .preparation import prepare_losses
 from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
-from .teacher import FrozenTeacher
+from .teacher import FrozenTeacher, build_teachers
 
 
 @MODELS.register_module()
@@ -42,7 +43,9 @@ class Distiller(BaseModel):
     names, ``distill.<entry>.loss_*`` of every entry. Modes ``'predict'`` and
     ``'tensor'`` are the student's alone, and so are attributes that the
     distiller lacks. The student and the distillation necks are trained; the
-    teacher is frozen (see :class:`FrozenTeacher`).
+    teacher is frozen (see :class:`FrozenTeacher`). Several teachers run one
+    after the other, each once a step, and only those that an entry with a
+    weight above 0 reads.
 
     An attribute that the distiller lacks and the student has is the
     student's, to read and to set: hooks that change the model of a recipe
@@ -63,7 +66,8 @@ class Distiller(BaseModel):
         student (dict or nn.Module): The student's model configuration, or
             a built module. Around a built module the distiller reads the
             teacher's weights at once, otherwise in :meth:`init_weights`.
-        teacher (dict): The keys of :class:`~.spec.TeacherSpec`.
+        teacher (dict or nn.Module): The keys of :class:`~.spec.TeacherSpec`,
+            or a built network with its weights.
         distill (dict): The entries by name, each a dict with the keys of
             :class:`~.spec.EntrySpec`. An entry of None is left out.
         data_preprocessor (dict, optional): The student's, where a recipe
@@ -78,6 +82,9 @@ class Distiller(BaseModel):
             ``input_size``. Defaults to None: the channels are those of the
             student's first convolution or of its data preprocessor's mean,
             else 3.
+        teachers (dict, optional): Several teachers by name, in place of
+            ``teacher``; entries name the one that they read. A teacher of
+            None is left out. Defaults to None.
 
     Raises:
         ValueError: If an argument is missing, unknown or wrong, or a tap, an
@@ -88,16 +95,22 @@ class Distiller(BaseModel):
     def __init__(
         self,
         student: dict | nn.Module = None,
-        teacher: dict = None,
+        teacher: dict | nn.Module = None,
         distill: dict = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
+        teachers: dict | None = None,
         **unknown,
     ) -> None:
-        required = dict(student=student, teacher=teacher, distill=distill)
+        required = dict(
+            student=student,
+            teacher=teacher,
+            teachers=teachers,
+            distill=distill,
+        )
         given = {k: v for k, v in required.items() if v is not None}
-        DistillerSpec.read(given | unknown, 'model')
+        spec = DistillerSpec.read(given | unknown, 'model')
         is_built = isinstance(student, nn.Module)
         if is_built:
             if data_preprocessor is not None:
@@ -129,7 +142,7 @@ class Distiller(BaseModel):
             self.student = student
             check_student(student)
             self._build(
-                teacher,
+                spec.teachers_by_name,
                 distill,
                 image_shapes(student, input_size, input_shape),
             )
@@ -147,11 +160,11 @@ class Distiller(BaseModel):
 
     def _build(
         self,
-        teacher: dict,
+        teachers: Mapping[str, Mapping | nn.Module],
         distill: Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
     ) -> None:
-        specs = read_entries(distill)
+        specs = read_entries(distill, teachers)
         if not specs:
             print_log(
                 '`distill` has no entry. The student is trained without '
@@ -159,18 +172,16 @@ class Distiller(BaseModel):
                 'current',
                 logging.WARNING,
             )
-        self.teacher = FrozenTeacher(**teacher)
-        check_teacher(self.teacher.network)
-        self.teacher.match_input(self.data_preprocessor)
-        self.teacher.match_student(self.student)
+        #: The teachers by name; the only one is called 'teacher' unless it
+        #: has a name.
+        self.teachers = nn.ModuleDict(build_teachers(teachers))
+        for teacher in self.teachers.values():
+            with teacher.named_in_errors():
+                teacher.match_input(self.data_preprocessor)
+                teacher.match_student(self.student)
+        check_paths({t.key: t.inherit for t in self.teachers.values()})
         student_taps = dict.fromkeys(
             tap for spec in specs.values() for tap in spec.student_at
-        )
-        teacher_taps = dict.fromkeys(
-            tap
-            for spec in specs.values()
-            for tap in (*spec.teacher_at, spec.teacher_head)
-            if tap is not None
         )
         self.student_taps = Taps(self.student, student_taps, 'student')
         shape, shapes, self._heads = find_shape(
@@ -181,29 +192,60 @@ class Distiller(BaseModel):
         students = tapped_levels(
             self.student, self.student_taps, shapes, shape, training=True
         )
-        shapes = self.teacher.attach(list(teacher_taps), shape)
-        teachers = tapped_levels(
-            self.teacher.network, self.teacher.taps, shapes, shape, False
-        )
-        self._logits_shapes = {tap: each[0] for tap, each in shapes.items()}
+        tapped = {}
+        for name, teacher in self.teachers.items():
+            taps = dict.fromkeys(
+                tap
+                for spec in specs.values()
+                if name in spec.teacher
+                for tap in (*spec.teacher_at, spec.teacher_head)
+                if tap is not None
+            )
+            with teacher.named_in_errors():
+                tapped[name] = teacher.attach(list(taps), shape)
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, spec in specs.items():
+            read, *others = (
+                _levels(tapped[teacher], spec.teacher_at)
+                for teacher in spec.teacher
+            )
             self.distill[name] = build_entry(
                 name,
                 spec,
                 _levels(students, spec.student_at),
-                _levels(teachers, spec.teacher_at),
+                read,
                 shape[-2:],
-                self._meta_supply(spec.teacher_head, 2),
+                self._meta_supply(spec.teacher[0], spec.teacher_head, 2),
+                others,
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
-        pairs = {name: e.box_heads for name, e in self.distill.items()}
-        self._boxes_of = pair_box_heads(pairs)
+        self._boxes_of = {
+            name: pair_box_heads(
+                {
+                    entry.name: entry.box_heads
+                    for entry in self.distill.values()
+                    if name in entry.teachers
+                }
+            )
+            for name in self.teachers
+        }
         self._sampled_boxes = SampledBoxes(
-            self.student, self._boxes_of.values()
+            self.student,
+            [box for each in self._boxes_of.values() for box in each.values()],
         )
+
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The only teacher.
+
+        Raises:
+            AttributeError: If there are several; they are in ``teachers``.
+        """
+        if len(self.teachers) > 1:
+            raise AttributeError('several teachers are in `teachers`, by name')
+        return next(iter(self.teachers.values()))
 
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
@@ -224,11 +266,14 @@ class Distiller(BaseModel):
         """Read the teacher's weights, and initialise all but the student."""
         guard_checkpoints()
         with isolated_randomness():
+            for teacher in self.teachers.values():
+                if not self._is_loaded:
+                    with teacher.named_in_errors():
+                        teacher.init_weights()
+                teacher.initialize_student(self.student)
             if not self._is_loaded:
-                self.teacher.init_weights()
                 for entry in self.distill.values():
                     entry.init_weights()
-            self.teacher.initialize_student(self.student)
         self._is_loaded = True
 
     def forward(
@@ -263,8 +308,8 @@ class Distiller(BaseModel):
         """The student's losses and those of every entry.
 
         An entry whose weight is 0, or whose RoI head sampled no box,
-        contributes a loss of exactly 0 that touches its parameters. If all
-        weights are 0, the teacher is not run.
+        contributes a loss of exactly 0 that touches its parameters. A
+        teacher that no other entry reads is not run.
 
         Args:
             inputs (Tensor): Normalised images (B, C, H, W). Of a list of
@@ -307,13 +352,16 @@ class Distiller(BaseModel):
         self.metrics = {}
         for name, entry in self.distill.items():
             if name in students:
+                first = entry.teachers[0]
                 terms, metrics = entry(
                     students[name],
-                    _levels(teachers, entry.teacher_at),
+                    entry.read_teachers(teachers),
                     images.shape[-2:],
                     supply
                     | teacher_supply(
-                        self.teacher.network, entry.teacher_head, teachers
+                        self.teachers[first].network,
+                        entry.teacher_head,
+                        teachers[first],
                     )
                     | roi_supply(entry.box_heads, sampled),
                     seed,
@@ -332,22 +380,29 @@ class Distiller(BaseModel):
         entries: list[Entry],
         sampled: Mapping[str, Sampled],
         data_samples: list | None = None,
-    ) -> dict[str, list[Tensor]]:
-        """What the teacher's taps of some entries yield, by tap."""
-        taps = dict.fromkeys(
-            tap
-            for entry in entries
-            for tap in (*entry.teacher_at, entry.teacher_head)
-            if tap is not None
-        )
-        boxes = {
-            teacher: sampled[student].boxes
-            for teacher, student in self._boxes_of.items()
-            if student in sampled
-        }
-        if not taps:
-            return {}
-        return self.teacher(inputs, list(taps), boxes, data_samples)
+    ) -> dict[str, dict[str, list[Tensor]]]:
+        """What the teachers of some entries yield, by teacher and tap.
+
+        They run one after the other: what one of them computes is freed, but
+        for what its taps yield, before the next begins.
+        """
+        found = {}
+        for name, teacher in self.teachers.items():
+            taps = dict.fromkeys(
+                tap
+                for entry in entries
+                if name in entry.teachers
+                for tap in (*entry.teacher_at, entry.teacher_head)
+                if tap is not None
+            )
+            boxes = {
+                head: sampled[student].boxes
+                for head, student in self._boxes_of[name].items()
+                if student in sampled
+            }
+            if taps:
+                found[name] = teacher(inputs, list(taps), boxes, data_samples)
+        return found
 
     @torch.compiler.disable
     def _next_seed(self) -> tuple[int, int, int]:
@@ -394,16 +449,13 @@ class Distiller(BaseModel):
         for entry in self.distill.values():
             entry.set_progress(epoch, iteration)
 
-    def _meta_supply(self, head: str | None, batch_size: int) -> dict:
-        if head is None:
-            return meta_supply(batch_size, self.input_shape[-2:])
-        module = self.teacher.network.get_submodule(head)
-        return meta_supply(
-            batch_size,
-            self.input_shape[-2:],
-            module,
-            self._logits_shapes[head],
-        )
+    def _meta_supply(
+        self, teacher: str, head: str | None, batch_size: int
+    ) -> dict:
+        given = ()
+        if head is not None:
+            given = self.teachers[teacher].head(head)
+        return meta_supply(batch_size, self.input_shape[-2:], *given)
 
     def check_batch(self, batch_size: int, entry: str | None = None) -> None:
         """See that the necks take a batch of this size, without arithmetic.
@@ -424,7 +476,9 @@ class Distiller(BaseModel):
                     each.necks,
                     each.shapes,
                     batch_size,
-                    self._meta_supply(each.teacher_head, batch_size),
+                    self._meta_supply(
+                        each.teachers[0], each.teacher_head, batch_size
+                    ),
                 )
 
     @property
@@ -515,7 +569,7 @@ class Distiller(BaseModel):
             return {
                 name: e.trajectories(
                     _levels(students, e.student_at),
-                    _levels(teachers, e.teacher_at),
+                    e.read_teachers(teachers),
                     inputs.shape[-2:],
                     seed,
                 )

@@ -2,14 +2,15 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
@@ -27,6 +28,14 @@ from .folding import fold_batch_norms
 from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
+from .libraries import (
+    Statistics,
+    build_network,
+    check_agreement,
+    preprocessor_for,
+    statistics_of,
+)
+from .nested import check_teacher
 from .normalization import (
     EXAMPLE,
     Conversion,
@@ -35,7 +44,10 @@ from .normalization import (
     describe,
     match_preprocessors,
 )
-from .spec import TeacherSpec
+from .probe import tapped_levels
+from .recognition import Tapped
+from .rois import box_head_of
+from .spec import ONLY_TEACHER, TeacherSpec
 from .taps import Taps
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
@@ -84,6 +96,9 @@ class FrozenTeacher(nn.Module):
     Args:
         config (str, Path, dict or Config): The teacher's whole config.
         checkpoint (str, Path or None): Its weights; None for random ones.
+        spec (TeacherSpec, optional): All its keys, in place of the others.
+        key (str): Where it stands in the distiller's config, for messages.
+            Defaults to 'teacher'.
         **keys: The other keys of :class:`~.spec.TeacherSpec`.
 
     Raises:
@@ -94,6 +109,9 @@ class FrozenTeacher(nn.Module):
         self,
         config: str | Path | dict | Config = None,
         checkpoint: str | Path | None = _MISSING,
+        *,
+        spec: TeacherSpec | None = None,
+        key: str = ONLY_TEACHER,
         **keys,
     ) -> None:
         super().__init__()
@@ -101,7 +119,12 @@ class FrozenTeacher(nn.Module):
             keys['config'] = config
         if checkpoint is not _MISSING:
             keys['checkpoint'] = checkpoint
-        spec = TeacherSpec.read(keys, 'teacher')
+        spec = spec or TeacherSpec.read(keys, key)
+        self.key = key
+        #: What the log calls it.
+        self.label = 'teacher'
+        if key != ONLY_TEACHER:
+            self.label += f' {key.rpartition(".")[2]!r}'
         self.checkpoint = spec.checkpoint
         self.strict = spec.strict
         self.trusted = spec.trusted
@@ -114,36 +137,33 @@ class FrozenTeacher(nn.Module):
         self._forward_to_taps = forward_to_taps
         if spec.compile:
             self._forward_to_taps = torch.compile(forward_to_taps)
-        config = load_config(spec.config)
-        if 'model' not in config:
-            raise ValueError(
-                '`teacher.config` is no whole config: it has no key `model`. '
-                'Give dict(model=..., default_scope=...) or a file.'
-            )
-        config = plain_config(config)
-        try:
-            network = build_from_config(config)
-        except TypeError as error:
-            raise TypeError(
-                f'`teacher.config`: {error}{left_over_hint(error)}'
-            ) from error
-        network = revert_sync_batchnorm(network)
+        self.input_size = spec.input_size
+        config = Config(dict(model={}))
+        if spec.config is not None:
+            config = self._read_config(spec.config)
+        network = revert_sync_batchnorm(self._build(spec, config))
         self._preprocessor_is_given = spec.data_preprocessor is not None
         if self._preprocessor_is_given:
             network.data_preprocessor = build_preprocessor(
-                spec.data_preprocessor, network, config
+                spec.data_preprocessor,
+                network,
+                config.model.get('_scope_') or config.get('default_scope'),
+                key,
             )
+        own = getattr(network, 'data_preprocessor', None)
         self._preprocessor_is_missing = not (
             self._preprocessor_is_given
             or config.model.get('data_preprocessor')
             or config.get('data_preprocessor')
+            or (
+                spec.module is not None
+                and type(own) not in (type(None), BaseDataPreprocessor)
+            )
         )
-        # Initialising would draw again what timm's networks have loaded.
-        brings = (
-            part.get('pretrained') is True
-            for part in (config.model, config.model.get('backbone') or {})
-        )
-        self._brings_weights = self.checkpoint is None and any(brings)
+        #: Who has made the weights, where no checkpoint is loaded.
+        self._maker = ''
+        if self.checkpoint is None:
+            self._maker = self._who_brings_weights(spec, config)
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
@@ -154,33 +174,118 @@ class FrozenTeacher(nn.Module):
         self._input_shape: tuple[int, ...] = ()
         self._folded = False
         self._conversion: Conversion | None = None
+        self._statistics: Statistics | None = None
+        source = 'config'
+        self._nothing_said = (
+            f"The {self.label}'s config has no `data_preprocessor`."
+        )
+        if spec.module is not None:
+            source = 'module'
+            self._statistics = statistics_of(network, spec.checkpoint)
+            self._nothing_said = (
+                f'Nothing says what normalises the images of the {self.label} '
+                f'{type(network).__name__}.'
+            )
+        check_teacher(network, f'{key}.{source}')
+
+    def _read_config(self, given: str | Path | dict | Config) -> Config:
+        config = load_config(given)
+        if 'model' not in config:
+            raise ValueError(
+                f'`{self.key}.config` is no whole config: it has no key '
+                '`model`. Give dict(model=..., default_scope=...) or a file.'
+            )
+        return plain_config(config)
+
+    def _build(self, spec: TeacherSpec, config: Config) -> nn.Module:
+        if spec.module is not None:
+            return build_network(spec.module, spec.kwargs or {}, self.key)
+        try:
+            return build_from_config(config)
+        except TypeError as error:
+            raise TypeError(
+                f'`{self.key}.config`: {error}{left_over_hint(error)}'
+            ) from error
+
+    @staticmethod
+    def _who_brings_weights(spec: TeacherSpec, config: Config) -> str:
+        """Whose weights initialising would draw again; '' for nobody's."""
+        if isinstance(spec.module, nn.Module):
+            return 'those of the module that was given'
+        if spec.module is not None:
+            return f'those with which {spec.module!r} built it'
+        parts = config.model, config.model.get('backbone') or {}
+        if any(part.get('pretrained') is True for part in parts):
+            return 'those that `pretrained=True` in its config loaded'
+        return ''
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Say which of several teachers an error is about."""
+        try:
+            yield
+        except ValueError as error:
+            if self.key == ONLY_TEACHER or self.key in str(error):
+                raise
+            raise ValueError(f'`{self.key}`: {error}') from error
 
     @property
     def is_random(self) -> bool:
         """Whether no weights are loaded into it."""
-        return self.checkpoint is None and not self._brings_weights
+        return self.checkpoint is None and not self._maker
+
+    def head(self, path: str) -> tuple[nn.Module, torch.Size]:
+        """A module of the network, and the shape of what it returns.
+
+        Args:
+            path (str): Its path, one of the taps.
+        """
+        return self.network.get_submodule(path), self._shapes[path][0]
 
     def attach(
         self, taps: list[str], input_shape: tuple[int, ...]
-    ) -> dict[str, list[torch.Size]]:
-        """Tap the network and find the shapes, see :func:`~.probe.dry_run`.
+    ) -> dict[str, list[Tapped]]:
+        """Tap the network and see what the taps yield.
 
         Args:
             taps (list[str]): The taps.
             input_shape (tuple[int, ...]): The shape of the student's images,
                 (C, H, W) or (T, C, H, W).
+
+        Returns:
+            dict[str, list[Tapped]]: The tensors of each tap, one a level.
+
+        Raises:
+            ValueError: If a tap is at fault, or the network does not run on
+                images of this shape.
         """
+        if self.input_size is not None:
+            in_boxes = [tap for tap in taps if box_head_of(tap)]
+            if in_boxes:
+                raise ValueError(
+                    f'`{self.key}.input_size` is {self.input_size}, but '
+                    f'{in_boxes[0]!r} is in a RoI head, which runs on boxes '
+                    "in the student's images. Leave it out."
+                )
+            input_shape = (*input_shape[:-2], *self.input_size)
         self.taps = Taps(self.network, taps, 'teacher')
-        self._input_shape, shapes, self._heads = find_shape(
+        self._input_shape, self._shapes, self._heads = find_shape(
             self.network, self.taps, [input_shape], training=False
         )
         if self.taps.stops and self._forward_to_taps is not forward_to_taps:
             raise ValueError(
-                f'`teacher.compile` is True, but to reach {taps} '
+                f'`{self.key}.compile` is True, but to reach {taps} '
                 f'{type(self.network).__name__} is stopped at the last of '
                 'them, which cannot be compiled. Leave it out.'
             )
-        return shapes
+        return tapped_levels(
+            self.network,
+            self.taps,
+            self._shapes,
+            self._input_shape,
+            training=False,
+            image=self.input_size,
+        )
 
     def match_student(self, student: nn.Module) -> None:
         """See what the student can inherit.
@@ -192,7 +297,9 @@ class FrozenTeacher(nn.Module):
             ValueError: If ``inherit`` names what one of the two lacks, or
                 nothing that fits.
         """
-        self._matches = match_tensors(self.inherit, student, self.network)
+        self._matches = match_tensors(
+            self.inherit, student, self.network, self.key
+        )
 
     def initialize_student(self, student: nn.Module) -> None:
         """Give the student the loaded values below the paths of ``inherit``.
@@ -203,7 +310,7 @@ class FrozenTeacher(nn.Module):
         Args:
             student (nn.Module): The student.
         """
-        inherit(student, self._matches, self._initial_values)
+        inherit(student, self._matches, self._initial_values, self.label)
 
     def init_weights(self) -> None:
         """Load or initialise the weights, then apply the switches for speed.
@@ -228,11 +335,9 @@ class FrozenTeacher(nn.Module):
             self._speed_up()
 
     def _load_weights(self) -> None:
-        if self._brings_weights:
+        if self._maker:
             print_log(
-                "The teacher's weights are those that `pretrained=True` in "
-                'its config loaded.',
-                'current',
+                f"The {self.label}'s weights are {self._maker}.", 'current'
             )
             return
         if self.checkpoint is None:
@@ -243,7 +348,8 @@ class FrozenTeacher(nn.Module):
             if hasattr(self.network, 'init_weights'):
                 self.network.init_weights()
             print_log(
-                'The teacher is random (teacher.checkpoint=None).', 'current'
+                f'The {self.label} is random ({self.key}.checkpoint=None).',
+                'current',
             )
             return
         checkpoint = read_checkpoint(self.checkpoint, trusted=self.trusted)
@@ -260,7 +366,10 @@ class FrozenTeacher(nn.Module):
             str(self.checkpoint),
             self.strict,
         )
-        print_log(f'Teacher weights: {self.checkpoint}', 'current')
+        print_log(
+            f'{self.label.capitalize()} weights: {self.checkpoint}',
+            'current',
+        )
         self.classes = class_names(checkpoint.get('meta'))
 
     @torch.no_grad()
@@ -280,7 +389,10 @@ class FrozenTeacher(nn.Module):
                 self.network, lambda: self._read(images, self.taps.taps)
             )
             self._folded = count > 0
-            print_log(f'Teacher: {count} batch norms folded', 'current')
+            print_log(
+                f'{self.label.capitalize()}: {count} batch norms folded',
+                'current',
+            )
             self._check('fold_batch_norm', images, expected, TOLERANCE)
         if self.channels_last:
             for module in self.network.modules():
@@ -296,8 +408,9 @@ class FrozenTeacher(nn.Module):
                     'dtype', images, expected, COARSE_TOLERANCE
                 )
             print_log(
-                f'Teacher in {self.dtype}: what its taps yield for random '
-                f'images differs by {moved:.1%} of its norm at most',
+                f'{self.label.capitalize()} in {self.dtype}: what its taps '
+                f'yield for random images differs by {moved:.1%} of its norm '
+                'at most',
                 'current',
             )
         elif device.type != 'cpu':
@@ -315,7 +428,7 @@ class FrozenTeacher(nn.Module):
             found = self._read(images, self.taps.taps)
         except RuntimeError as error:
             raise ValueError(
-                f'`teacher.{switch}` is set, with which '
+                f'`{self.key}.{switch}` is set, with which '
                 f'{type(self.network).__name__} cannot run on '
                 f'{images.device.type}: {error}. Leave it out.'
             ) from error
@@ -328,7 +441,7 @@ class FrozenTeacher(nn.Module):
         # Written so that NaN is refused.
         if not moved <= limit:
             raise ValueError(
-                f'`teacher.{switch}` moves what the teacher yields by '
+                f'`{self.key}.{switch}` moves what the teacher yields by '
                 f'{moved:.1e} of its norm; more than {limit:g} is no '
                 'rounding. Leave it out.'
             )
@@ -337,10 +450,11 @@ class FrozenTeacher(nn.Module):
     def match_input(self, student_preprocessor: nn.Module | None) -> None:
         """Prepare for input normalised by the student's preprocessor.
 
-        A teacher whose config has no ``data_preprocessor`` takes a copy of
-        the student's. Where the teacher's own differs in mean, standard
-        deviation or channel order, its input is converted. The log says what
-        normalises the images of both.
+        A teacher whose config has no ``data_preprocessor``, and of which no
+        library says what it takes, takes a copy of the student's. Where the
+        teacher's own differs in mean, standard deviation or channel order,
+        its input is converted. The log says what normalises the images of
+        both.
 
         Args:
             student_preprocessor (nn.Module, optional): What normalises the
@@ -350,6 +464,15 @@ class FrozenTeacher(nn.Module):
             ValueError: If the two cannot be converted into each other.
         """
         own = getattr(self.network, 'data_preprocessor', None)
+        said = self._statistics
+        if said is not None and self._preprocessor_is_given:
+            check_agreement(said, own, self.key)
+        elif said is not None and self._preprocessor_is_missing:
+            own = preprocessor_for(said, student_preprocessor, self.key)
+            self.network.data_preprocessor = own
+            self._preprocessor_is_given = True
+            if own is None:
+                return
         found = Normalization.of(own)
         missing = self._preprocessor_is_missing and found and found.raw
         if missing and student_preprocessor is not None:
@@ -359,14 +482,15 @@ class FrozenTeacher(nn.Module):
             self._preprocessor_is_given = True
             own = student_preprocessor
             print_log(
-                "The teacher's config has no `data_preprocessor`. The teacher "
-                f"takes the student's: {describe(own)}. If it was trained "
-                'with another, set `teacher.data_preprocessor`, for instance '
-                f'{EXAMPLE}.',
+                f"{self._nothing_said} The {self.label} takes the student's: "
+                f'{describe(own)}. If it was trained with another, set '
+                f'`{self.key}.data_preprocessor`, for instance {EXAMPLE}.',
                 'current',
                 logging.WARNING,
             )
-        self._conversion = match_preprocessors(student_preprocessor, own)
+        self._conversion = match_preprocessors(
+            student_preprocessor, own, self.label
+        )
 
     @torch.no_grad()
     def forward(
@@ -398,6 +522,10 @@ class FrozenTeacher(nn.Module):
             self.to(inputs.device)
         if self._conversion is not None:
             inputs = self._conversion(inputs)
+        if self.input_size not in (None, tuple(inputs.shape[-2:])):
+            inputs = _resized(inputs, self.input_size)
+            # Their sizes are those of the student's images.
+            data_samples = None
         if self.channels_last:
             inputs = _channels_last(inputs)
         # Nothing stops in a compiled graph.
@@ -471,3 +599,34 @@ def _channels_last(images: Tensor) -> Tensor:
     if images.dim() != 4:
         return images
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W), or the frames of clips, in another size."""
+    resized = F.interpolate(
+        images.flatten(0, -4), size, mode='bilinear', antialias=True
+    )
+    return resized.unflatten(0, images.shape[:-3])
+
+
+def build_teachers(
+    given: Mapping[str, Mapping | nn.Module],
+) -> dict[str, FrozenTeacher]:
+    """Build all teachers of a distiller.
+
+    Args:
+        given (Mapping): By name, the keys of each or a built network.
+
+    Raises:
+        ValueError: If a key is missing, unknown or wrong.
+    """
+    built = {}
+    for name, teacher in given.items():
+        key = ONLY_TEACHER
+        if list(given) != [ONLY_TEACHER]:
+            key = f'teachers.{name}'
+        if isinstance(teacher, nn.Module):
+            teacher = dict(module=teacher)
+        spec = TeacherSpec.read(teacher, key)
+        built[name] = FrozenTeacher(spec=spec, key=key)
+    return built
