@@ -104,9 +104,7 @@ def test_transformer_learns_from_a_convolutional_network(ready):
     ids=['DiffKD', 'DiffKD with an autoencoder', 'smooth L1', 'Gram'],
 )
 def test_a_convolutional_network_learns_from_tokens(ready, parts, shapes):
-    entry = dict(
-        student_at='backbone[-1]', teacher_at='backbone.ln1', **parts
-    )
+    entry = dict(student_at='backbone[-1]', teacher_at='backbone.ln1', **parts)
     model = ready(
         distiller(
             teacher=teacher(model=wider_transformer()),

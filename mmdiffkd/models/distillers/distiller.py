@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
@@ -33,6 +33,10 @@ from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
 from .teacher import FrozenTeacher, build_teachers
+
+
+class ImagesAsGiven(BaseDataPreprocessor):
+    """Of images that a loop has normalised, nobody says how."""
 
 
 @MODELS.register_module()
@@ -71,7 +75,9 @@ class Distiller(BaseModel):
         distill (dict): The entries by name, each a dict with the keys of
             :class:`~.spec.EntrySpec`. An entry of None is left out.
         data_preprocessor (dict, optional): The student's, where a recipe
-            keeps it at the top level of its config. Defaults to None.
+            keeps it at the top level of its config. For a built module
+            without one: what has normalised the images that the distiller is
+            called on. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
             the dry run, (height, width). Defaults to None: the backbone's
             ``img_size``, else 224 for classifiers and 256 otherwise; if the
@@ -113,7 +119,8 @@ class Distiller(BaseModel):
         spec = DistillerSpec.read(given | unknown, 'model')
         is_built = isinstance(student, nn.Module)
         if is_built:
-            if data_preprocessor is not None:
+            own = getattr(student, 'data_preprocessor', None)
+            if None not in (own, data_preprocessor):
                 raise ValueError(
                     '`student` is a built module, which has its own data '
                     'preprocessor. Leave `data_preprocessor` out, or give '
@@ -135,7 +142,9 @@ class Distiller(BaseModel):
                 raise TypeError(f'`student`: {error}{hint}') from error
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
-            super().__init__(data_preprocessor=own)
+            if is_built and own is None and data_preprocessor is None:
+                data_preprocessor = ImagesAsGiven()
+            super().__init__(own or data_preprocessor)
             if own is not None:
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
@@ -320,6 +329,7 @@ class Distiller(BaseModel):
         Returns:
             dict: Losses by name.
         """
+        self._check_loaded()
         self._check_schedules()
         active = [e for e in self.distill.values() if e.active]
         if active:
@@ -430,6 +440,18 @@ class Distiller(BaseModel):
     @noise_stream.setter
     def noise_stream(self, stream: tuple[int | None, int]) -> None:
         self._seed, self._rank = stream
+
+    def _check_loaded(self) -> None:
+        if self._is_loaded or not self.training:
+            return
+        for teacher in self.teachers.values():
+            if teacher.checkpoint is not None:
+                raise ValueError(
+                    f'`{teacher.key}.checkpoint` is {teacher.checkpoint!r}, '
+                    'but nothing has read it. Call init_weights() of the '
+                    "distiller once before training, as MMEngine's runner "
+                    'does.'
+                )
 
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:

@@ -1,8 +1,10 @@
 """An entry of ``distill`` at work: align, compare, weigh."""
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import FileHandler
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
@@ -326,3 +328,9 @@ class Entry(BaseModule):
                 + '; '.join(parts)
             )
         return lines
+
+    def _dump_init_info(self) -> None:
+        """Say how parameters began in a log file, never on the console."""
+        handlers = MMLogger.get_current_instance().handlers
+        if any(isinstance(handler, FileHandler) for handler in handlers):
+            super()._dump_init_info()

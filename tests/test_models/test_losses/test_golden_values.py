@@ -32,7 +32,6 @@ from mmdiffkd.models.losses import (
 )
 from mmdiffkd.models.losses.crd import contrast_loss
 
-
 # Logits with labels, maps, and vectors, of student and teacher.
 LOGITS = (
     3 * wave(torch.sin, 0.7, 0.3, 4, 10),
