@@ -233,7 +233,7 @@ def save_dinov2(folder):
     [
         ('AutoModel', 'layernorm'),
         ('AutoModel', 'encoder.layer.1'),
-        ('AutoBackbone', 'layernorm[-1]'),
+        ('AutoBackbone', 'layernorm'),
         ('AutoBackbone', 'encoder.layer.1'),
     ],
 )
