@@ -36,7 +36,7 @@ from .teacher import FrozenTeacher, build_teachers
 
 
 class ImagesAsGiven(BaseDataPreprocessor):
-    """Of images that a loop has normalised, nobody says how."""
+    """Stands for what a loop does to its images: nobody knows."""
 
 
 @MODELS.register_module()
@@ -142,18 +142,19 @@ class Distiller(BaseModel):
                 raise TypeError(f'`student`: {error}{hint}') from error
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
-            if is_built and own is None and data_preprocessor is None:
-                data_preprocessor = ImagesAsGiven()
-            super().__init__(own or data_preprocessor)
+            given = data_preprocessor if is_built else None
+            super().__init__(own or given)
             if own is not None:
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
             self.student = student
             check_student(student)
+            nobody_says = is_built and own is None and given is None
             self._build(
                 spec.teachers_by_name,
                 distill,
                 image_shapes(student, input_size, input_shape),
+                ImagesAsGiven() if nobody_says else self.data_preprocessor,
             )
         self._step = 0
         self._progress_is_known = False
@@ -172,6 +173,7 @@ class Distiller(BaseModel):
         teachers: Mapping[str, Mapping | nn.Module],
         distill: Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
+        preprocessor: BaseDataPreprocessor,
     ) -> None:
         specs = read_entries(distill, teachers)
         if not specs:
@@ -186,7 +188,7 @@ class Distiller(BaseModel):
         self.teachers = nn.ModuleDict(build_teachers(teachers))
         for teacher in self.teachers.values():
             with teacher.named_in_errors():
-                teacher.match_input(self.data_preprocessor)
+                teacher.match_input(preprocessor)
                 teacher.match_student(self.student)
         check_paths({t.key: t.inherit for t in self.teachers.values()})
         student_taps = dict.fromkeys(

@@ -13,6 +13,9 @@ from .rois import box_head_of, run_on_boxes, whole_images
 from .taps import Tap
 
 _PACKAGES = 'mmpretrain', 'mmdet', 'mmseg'
+#: What a network that runs whole gets, where it takes it. The second fits
+#: position embeddings of Hugging Face's networks to images of another size.
+_WHOLE_GETS = {'mode': 'tensor', 'interpolate_pos_encoding': True}
 #: The path of the network itself, which runs whole instead of by its parts.
 WHOLE = ''
 
@@ -121,7 +124,11 @@ def arguments_of(
         required = [p.name for p in parameters[1:] if p.default is p.empty]
         if head == WHOLE:
             names = {p.name for p in parameters}
-            given[head] = {'mode': 'tensor'} if 'mode' in names else {}
+            given[head] = {
+                name: value
+                for name, value in _WHOLE_GETS.items()
+                if name in names
+            }
             if 'data_samples' in names:
                 given[head]['data_samples'] = _bare_samples(
                     inputs, data_samples

@@ -10,37 +10,24 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
-from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
 from mmdiffkd.utils import (
     class_names,
-    load_config,
     load_weights,
-    plain_config,
     plain_state_dict,
     read_checkpoint,
 )
-from mmdiffkd.utils.naming import left_over_hint
 
 from .folding import fold_batch_norms
 from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
-from .libraries import (
-    Statistics,
-    build_network,
-    check_agreement,
-    preprocessor_for,
-    statistics_of,
-)
-from .nested import check_teacher
+from .libraries import check_agreement, preprocessor_for
 from .normalization import (
     EXAMPLE,
     Conversion,
     Normalization,
-    build_preprocessor,
     describe,
     match_preprocessors,
 )
@@ -49,6 +36,8 @@ from .recognition import Tapped
 from .rois import box_head_of
 from .spec import ONLY_TEACHER, TeacherSpec
 from .taps import Taps
+from .teacher_network import build_from_config as build_from_config
+from .teacher_network import build_teacher_network
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
 TOLERANCE = 1e-4
@@ -60,24 +49,6 @@ _DTYPES = {
     'float16': torch.float16,
 }
 _MISSING = object()
-
-
-def build_from_config(config: Config) -> nn.Module:
-    """Build the model of a config under that config's own scope.
-
-    Args:
-        config (Config): A whole config, as a recipe's file gives it.
-
-    Returns:
-        nn.Module: The model; a top-level ``data_preprocessor`` goes to it,
-        as MMEngine's runner does.
-    """
-    model = config.model.copy()
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
-    if config.get('default_scope') is not None:
-        model.setdefault('_scope_', config.default_scope)
-    return MMENGINE_MODELS.build(model)
 
 
 class FrozenTeacher(nn.Module):
@@ -138,32 +109,9 @@ class FrozenTeacher(nn.Module):
         if spec.compile:
             self._forward_to_taps = torch.compile(forward_to_taps)
         self.input_size = spec.input_size
-        config = Config(dict(model={}))
-        if spec.config is not None:
-            config = self._read_config(spec.config)
-        network = revert_sync_batchnorm(self._build(spec, config))
+        self._built = build_teacher_network(spec, key)
+        network = self._built.network
         self._preprocessor_is_given = spec.data_preprocessor is not None
-        if self._preprocessor_is_given:
-            network.data_preprocessor = build_preprocessor(
-                spec.data_preprocessor,
-                network,
-                config.model.get('_scope_') or config.get('default_scope'),
-                key,
-            )
-        own = getattr(network, 'data_preprocessor', None)
-        self._preprocessor_is_missing = not (
-            self._preprocessor_is_given
-            or config.model.get('data_preprocessor')
-            or config.get('data_preprocessor')
-            or (
-                spec.module is not None
-                and type(own) not in (type(None), BaseDataPreprocessor)
-            )
-        )
-        #: Who has made the weights, where no checkpoint is loaded.
-        self._maker = ''
-        if self.checkpoint is None:
-            self._maker = self._who_brings_weights(spec, config)
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
@@ -174,50 +122,6 @@ class FrozenTeacher(nn.Module):
         self._input_shape: tuple[int, ...] = ()
         self._folded = False
         self._conversion: Conversion | None = None
-        self._statistics: Statistics | None = None
-        source = 'config'
-        self._nothing_said = (
-            f"The {self.label}'s config has no `data_preprocessor`."
-        )
-        if spec.module is not None:
-            source = 'module'
-            self._statistics = statistics_of(network, spec.checkpoint)
-            self._nothing_said = (
-                f'Nothing says what normalises the images of the {self.label} '
-                f'{type(network).__name__}.'
-            )
-        check_teacher(network, f'{key}.{source}')
-
-    def _read_config(self, given: str | Path | dict | Config) -> Config:
-        config = load_config(given)
-        if 'model' not in config:
-            raise ValueError(
-                f'`{self.key}.config` is no whole config: it has no key '
-                '`model`. Give dict(model=..., default_scope=...) or a file.'
-            )
-        return plain_config(config)
-
-    def _build(self, spec: TeacherSpec, config: Config) -> nn.Module:
-        if spec.module is not None:
-            return build_network(spec.module, spec.kwargs or {}, self.key)
-        try:
-            return build_from_config(config)
-        except TypeError as error:
-            raise TypeError(
-                f'`{self.key}.config`: {error}{left_over_hint(error)}'
-            ) from error
-
-    @staticmethod
-    def _who_brings_weights(spec: TeacherSpec, config: Config) -> str:
-        """Whose weights initialising would draw again; '' for nobody's."""
-        if isinstance(spec.module, nn.Module):
-            return 'those of the module that was given'
-        if spec.module is not None:
-            return f'those with which {spec.module!r} built it'
-        parts = config.model, config.model.get('backbone') or {}
-        if any(part.get('pretrained') is True for part in parts):
-            return 'those that `pretrained=True` in its config loaded'
-        return ''
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -232,7 +136,7 @@ class FrozenTeacher(nn.Module):
     @property
     def is_random(self) -> bool:
         """Whether no weights are loaded into it."""
-        return self.checkpoint is None and not self._maker
+        return self.checkpoint is None and not self._built.maker
 
     def head(self, path: str) -> tuple[nn.Module, torch.Size]:
         """A module of the network, and the shape of what it returns.
@@ -335,9 +239,10 @@ class FrozenTeacher(nn.Module):
             self._speed_up()
 
     def _load_weights(self) -> None:
-        if self._maker:
+        if self.checkpoint is None and self._built.maker:
             print_log(
-                f"The {self.label}'s weights are {self._maker}.", 'current'
+                f"The {self.label}'s weights are {self._built.maker}.",
+                'current',
             )
             return
         if self.checkpoint is None:
@@ -464,25 +369,20 @@ class FrozenTeacher(nn.Module):
             ValueError: If the two cannot be converted into each other.
         """
         own = getattr(self.network, 'data_preprocessor', None)
-        said = self._statistics
+        said, silent = self._built.statistics, self._built.says_nothing
         if said is not None and self._preprocessor_is_given:
             check_agreement(said, own, self.key)
-        elif said is not None and self._preprocessor_is_missing:
+        elif said is not None and silent:
             own = preprocessor_for(said, student_preprocessor, self.key)
-            self.network.data_preprocessor = own
-            self._preprocessor_is_given = True
             if own is None:
                 return
+            self._take_preprocessor(own)
         found = Normalization.of(own)
-        missing = self._preprocessor_is_missing and found and found.raw
-        if missing and student_preprocessor is not None:
-            copied = copy.deepcopy(student_preprocessor)
-            copied.requires_grad_(False)
-            self.network.data_preprocessor = copied.eval()
-            self._preprocessor_is_given = True
+        if silent and found and found.raw and student_preprocessor is not None:
             own = student_preprocessor
+            self._take_preprocessor(copy.deepcopy(own))
             print_log(
-                f"{self._nothing_said} The {self.label} takes the student's: "
+                f"{silent} The {self.label} takes the student's: "
                 f'{describe(own)}. If it was trained with another, set '
                 f'`{self.key}.data_preprocessor`, for instance {EXAMPLE}.',
                 'current',
@@ -491,6 +391,11 @@ class FrozenTeacher(nn.Module):
         self._conversion = match_preprocessors(
             student_preprocessor, own, self.label
         )
+
+    def _take_preprocessor(self, preprocessor: nn.Module) -> None:
+        preprocessor.requires_grad_(False)
+        self.network.data_preprocessor = preprocessor.eval()
+        self._preprocessor_is_given = True
 
     @torch.no_grad()
     def forward(
