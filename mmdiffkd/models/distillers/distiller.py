@@ -21,7 +21,12 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
-from .forward import arguments_of, forward_to_taps, run_in_mode
+from .forward import (
+    arguments_of,
+    forward_to_taps,
+    has_modes,
+    run_without_modes,
+)
 from .image_shape import find_shape, image_shapes
 from .inheritance import check_paths
 from .inputs import TeacherInputs
@@ -148,6 +153,7 @@ class Distiller(BaseModel):
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
             self.student = student
+            self._has_modes = has_modes(student)
             check_student(student)
             nobody_says = is_built and own is None and given is None
             self._build(
@@ -313,7 +319,12 @@ class Distiller(BaseModel):
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
-        return run_in_mode(self.student, inputs, data_samples, mode)
+        return self._in_mode(inputs, data_samples, mode)
+
+    def _in_mode(self, inputs: Tensor, data_samples: object, mode: str) -> Any:
+        if self._has_modes:
+            return self.student(inputs, data_samples, mode=mode)
+        return run_without_modes(self.student, inputs, data_samples, mode)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict:
         """The student's losses and those of every entry.
@@ -343,9 +354,7 @@ class Distiller(BaseModel):
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
         ):
-            losses = dict(
-                run_in_mode(self.student, inputs, data_samples, 'loss')
-            )
+            losses = dict(self._in_mode(inputs, data_samples, 'loss'))
         # A cascade without boxes leaves out its later stages.
         active = [
             e

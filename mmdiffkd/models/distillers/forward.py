@@ -44,27 +44,33 @@ def forward_to_taps(
             _run_head(network, path, features, given)
 
 
-def run_in_mode(
-    network: nn.Module, inputs: Tensor, data_samples: list | None, mode: str
-) -> object:
-    """Call a network in one of MMEngine's modes, or on the images alone.
+def has_modes(network: nn.Module) -> bool:
+    """Whether a network's forward takes ``mode``, as MMEngine's models do.
 
     Args:
         network (nn.Module): The network.
-        inputs (Tensor): What it takes, images (B, C, H, W) as a rule.
-        data_samples (list, optional): What belongs to the images.
+    """
+    names = inspect.signature(network.forward).parameters
+    return 'mode' in names or isinstance(network, BaseModel)
+
+
+def run_without_modes(
+    network: nn.Module, inputs: Tensor, data_samples: object, mode: str
+) -> object:
+    """Call a network whose forward takes images alone.
+
+    Args:
+        network (nn.Module): The student.
+        inputs (Tensor): Images (B, C, H, W).
+        data_samples (object): None.
         mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
 
     Returns:
-        object: What the network returns. If its forward takes no ``mode``,
-        this is an empty dict in mode ``'loss'``.
+        object: What the network returns; in mode ``'loss'`` an empty dict.
 
     Raises:
-        ValueError: If a network without modes should take data samples.
+        ValueError: If there are data samples.
     """
-    modes = 'mode' in inspect.signature(network.forward).parameters
-    if modes or isinstance(network, BaseModel):
-        return network(inputs, data_samples, mode=mode)
     if data_samples is not None:
         raise ValueError(
             f'the forward of the student {type(network).__name__} takes no '
