@@ -209,8 +209,16 @@ class Distiller(BaseModel):
         students = tapped_levels(
             self.student, self.student_taps, shapes, shape, training=True
         )
+        read = {name for spec in specs.values() for name in spec.teacher}
         tapped = {}
         for name, teacher in self.teachers.items():
+            if specs and name not in read:
+                print_log(
+                    f'No entry reads the {teacher.label}. It takes memory '
+                    'and does not run.',
+                    'current',
+                    logging.WARNING,
+                )
             taps = dict.fromkeys(
                 tap
                 for spec in specs.values()
@@ -223,7 +231,7 @@ class Distiller(BaseModel):
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, spec in specs.items():
-            read, *others = (
+            first, *others = (
                 _levels(tapped[teacher], spec.teacher_at)
                 for teacher in spec.teacher
             )
@@ -231,7 +239,7 @@ class Distiller(BaseModel):
                 name,
                 spec,
                 _levels(students, spec.student_at),
-                read,
+                first,
                 shape[-2:],
                 self._meta_supply(spec.teacher[0], spec.teacher_head, 2),
                 others,

@@ -276,7 +276,7 @@ def test_bad_input_is_found_at_construction(build, changes, message):
         (dict(student='a.py'), "`student` is 'a.py'. Write the `model`"),
         (dict(student=dict(model={})), "dict of 'model', without `type`"),
         (dict(distil={}), "unknown key 'distil'. Did you mean 'distill'"),
-        (dict(techer={}), "unknown key 'techer'. Did.*'teacher'"),
+        (dict(teacher_={}), "unknown key 'teacher_'. Did.*'teacher'"),
         (dict(input_sise=1), "unknown key 'input_sise'. Did.*'input_size'"),
         (tiny_recipes.classifier(), "keys of the student: 'backbone', 'head'"),
         (dict(student=dict(tiny_recipes.classifier(), bakbone=1)),

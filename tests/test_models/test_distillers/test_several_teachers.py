@@ -295,6 +295,12 @@ def test_a_name_for_the_only_teacher_has_to_be_right(build):
         build(config)
 
 
+def test_a_teacher_that_no_entry_reads(build, log):
+    build(two(dict(feature=FEATURE)))
+    assert "No entry reads the teacher 'large'." in log.text
+    assert "'small'. It" not in log.text
+
+
 def test_errors_say_which_teacher(ready):
     wrong = dict(LOGITS, teacher_at='head.fcs', student_at='head.fc')
     del wrong['at']
