@@ -70,7 +70,8 @@ def compared(model: nn.Module, data: dict) -> dict[str, Shapes]:
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
         assert gradient is None or gradient.isfinite().all(), name
-    assert all(p.grad is None for p in model.teacher.network.parameters())
+    for teacher in model.teachers.values():
+        assert all(p.grad is None for p in teacher.network.parameters())
     return shapes
 
 

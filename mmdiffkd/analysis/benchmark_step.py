@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mmdiffkd.models.distillers import Distiller, FrozenTeacher
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.models.necks import DiffKDNeck
+from mmdiffkd.utils import teachers_of
 
 from .batches import INPUT_SIZES, make_batch, package_of
 from .benchmark_neck import compare, leaf
@@ -42,17 +43,19 @@ TEACHERS['and bfloat16'] = TEACHERS['and channels last'] | {
 def build_distiller(config: Config, settings: Settings) -> Distiller:
     """A distiller in train mode, with random weights and all its entries on.
 
-    The teacher's checkpoint is not read: the arithmetic of random weights is
-    the same.
+    No teacher's checkpoint is read: the arithmetic of random weights is the
+    same.
     """
     config = deepcopy(config)
-    config.model.teacher.checkpoint = None
+    for teacher in teachers_of(config.model).values():
+        teacher.checkpoint = None
+        if settings.compile:
+            teacher.compile = True
     init_default_scope(config.get('default_scope', 'mmengine'))
-    if settings.compile:
-        config.model.teacher.compile = True
     model = build_from_config(config).to(settings.device).train()
-    # The teacher's switches take effect with its weights.
-    model.teacher.init_weights()
+    # The switches of a teacher take effect with its weights.
+    for teacher in model.teachers.values():
+        teacher.init_weights()
     model.set_progress(epoch=0, iteration=0)
     for entry in model.distill.values():
         entry.factor = 1.0
@@ -75,12 +78,13 @@ def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple]]:
 def parts_of(
     model: Distiller, inputs: Tensor, data_samples: list, settings: Settings
 ) -> list[Part]:
-    """The student, the teacher, each entry, and the whole step, in order.
+    """The student, each teacher and entry, and the whole step, in order.
 
     Entries run on the tensors that a first step on the inputs, normalised
     images (B, 3, H, W), gave them.
     """
-    watched = {'teacher': model.teacher, **dict(model.distill.items())}
+    teachers = {each.label: each for each in model.teachers.values()}
+    watched = {**teachers, **dict(model.distill.items())}
     with _captured(watched) as arguments, settings.precision():
         model(inputs, data_samples, mode='loss')
 
@@ -95,13 +99,17 @@ def parts_of(
         run = settings.compiled(entry)
         return lambda: sum(run(*given)[0].values())
 
-    def teach() -> None:
+    def teach(label: str) -> None:
         with settings.precision():
-            model.teacher(*arguments['teacher'])
+            teachers[label](*arguments[label])
 
     parts = [
         settings.training('student', loss_of(model.student), model.student),
-        Part('teacher, forward', teach),
+        *(
+            Part(f'{label}, forward', partial(teach, label))
+            for label in teachers
+            if label in arguments
+        ),
     ]
     for name, entry in model.distill.items():
         if name in arguments:
@@ -135,19 +143,21 @@ def benchmark_distiller(
     Returns:
         tuple[dict, str]: ``batch``, ``rows`` (one for each of
         :func:`parts_of`), ``ratio`` and ``ratio_by_macs`` (the whole step
-        over student and teacher), ``rest_ms`` (in no part), with a reference
+        over student and teachers), ``rest_ms`` (in no part), with a reference
         ``compared``; and the tables.
     """
     model = build_distiller(config, settings)
     inputs, data_samples = _batch_for(model, config)
     rows = measure(parts_of(model, inputs, data_samples, settings), settings)
-    student, teacher, *_, whole = rows
+    whole = rows[-1]
+    read = {name for e in model.distill.values() for name in e.teachers}
+    networks = rows[: 1 + len(read)]
     result = {
         'batch': list(inputs.shape),
         'rows': rows,
-        'ratio': whole['ms'] / (student['ms'] + teacher['ms']),
+        'ratio': whole['ms'] / sum(row['ms'] for row in networks),
         'ratio_by_macs': whole['gmacs']
-        / (student['gmacs'] + teacher['gmacs']),
+        / sum(row['gmacs'] for row in networks),
         'rest_ms': whole['ms'] - sum(row['ms'] for row in rows[:-1]),
     }
     texts = [
@@ -183,7 +193,17 @@ def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
 
     Returns:
         tuple[dict, str]: ``batch`` and ``rows``, and the table.
+
+    Raises:
+        ValueError: If it has several.
     """
+    (given, *others) = teachers_of(config.model).values()
+    if others:
+        raise ValueError(
+            '`model.teachers` has several teachers. Measure one at a time: '
+            'leave out the others and the entries that read them, by '
+            '`--cfg-options model.teachers.NAME=None model.distill.NAME=None`.'
+        )
     model = build_distiller(config, replace(settings, compile=False))
     inputs, _ = _batch_for(model, config)
     taps = list(model.teacher.taps.taps)
@@ -195,9 +215,7 @@ def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
         }
     parts = []
     for name, switches in variants.items():
-        teacher = FrozenTeacher(
-            **{**config.model.teacher, **switches, 'checkpoint': None}
-        )
+        teacher = FrozenTeacher(**{**given, **switches, 'checkpoint': None})
         teacher.match_input(model.data_preprocessor)
         teacher.attach(taps, tuple(inputs.shape[1:]))
         teacher.to(settings.device).init_weights()
@@ -206,7 +224,7 @@ def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
     for row in rows:
         row['ratio'] = row['ms'] / rows[0]['ms']
     column = ('of the plain time', '{ratio:.2f}')
-    name = config.model.teacher['config']
+    name = given.get('config') or given.get('module')
     name = f'`{name}`' if isinstance(name, str) else 'Teacher'
     texts = [
         table(rows, [*PART_COLUMNS[:3], column, *PART_COLUMNS[3:]]),

@@ -25,6 +25,7 @@ from mmdiffkd.models.distillers.image_shape import (
 )
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
+from mmdiffkd.utils import is_distiller
 
 from .tables import aligned
 
@@ -77,13 +78,14 @@ def get_costs(
 
     Returns:
         dict: ``shape``; ``deployed`` (``parameters``, and ``macs`` of one
-        image); for a distiller also ``teacher`` and ``entries`` (by name) of
-        the same form, ``trained`` (the parameters that are, of ``student``
-        and ``necks``), ``step_macs`` (``student``, ``added``) and
-        ``step_ratio``: a step with distillation over the student's own.
+        image); for a distiller also ``teacher`` (all of them together),
+        ``teachers`` and ``entries`` (by name) of the same form, ``trained``
+        (the parameters that are, of ``student`` and ``necks``),
+        ``step_macs`` (``student``, ``added``) and ``step_ratio``: a step with
+        distillation over the student's own.
     """
     config = copy.deepcopy(config)
-    distills = 'teacher' in config.model
+    distills = is_distiller(config.model)
     if isinstance(shape, int):
         shape = shape, shape
     if shape is not None and distills:
@@ -112,10 +114,19 @@ def get_costs(
         return costs
 
     entries = model.distill.values()
-    taps = sorted({tap for entry in entries for tap in entry.teacher_at})
-    costs['teacher'] = _cost(
-        model.teacher.network, lambda: model.teacher(inputs, taps)
-    )
+    costs['teachers'] = {}
+    for name, teacher in model.teachers.items():
+        read = [entry for entry in entries if name in entry.teachers]
+        taps = sorted({tap for entry in read for tap in entry.teacher_at})
+        costs['teachers'][name] = _cost(
+            teacher.network,
+            # What no entry reads does not run.
+            partial(teacher, inputs, taps) if taps else lambda: None,
+        )
+    costs['teacher'] = {
+        key: sum(cost[key] for cost in costs['teachers'].values())
+        for key in ('parameters', 'macs')
+    }
     costs['entries'] = {
         name: _cost(
             entry, partial(model.train().check_batch, BATCH_SIZE, name)
@@ -209,7 +220,11 @@ def describe(costs: dict) -> str:
     """What :func:`get_costs` found, as text."""
     rows = {'deployed': costs['deployed']}
     if 'teacher' in costs:
-        rows['teacher, forward'] = costs['teacher']
+        for name, teacher in costs['teachers'].items():
+            label = 'teacher'
+            if len(costs['teachers']) > 1:
+                label += f' {name!r}'
+            rows[f'{label}, forward'] = teacher
         for name, entry in costs['entries'].items():
             rows[f'necks of {name!r}, forward'] = entry
     cells = [('', 'parameters', 'MACs/image')]

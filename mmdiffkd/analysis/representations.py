@@ -142,16 +142,23 @@ def compare(
     init_default_scope(config.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     distiller = build_from_config(config)
-    distiller.teacher.init_weights()
     compared = distiller.distill[entry]
+    name, *others = compared.teachers
+    if others:
+        raise ValueError(
+            f'entry={entry!r} compares the mean of several teachers. Name an '
+            'entry that reads one.'
+        )
+    frozen = distiller.teachers[name]
+    frozen.init_weights()
     layouts = list(zip(*(level.layouts for level in compared.levels)))
     reason = why_not_evaluated(
-        distiller.teacher,
+        frozen,
         distiller.student,
         getattr(loader.dataset, 'metainfo', None),
     )
     teacher = _Observed(
-        distiller.teacher.network,
+        frozen.network,
         compared.teacher_at,
         'teacher',
         layouts[1],

@@ -160,7 +160,6 @@ class DistillHook(Hook):
         if (
             self.evaluate_teacher
             and runner.iter == 0
-            and not distiller.teacher.is_random
             and runner.cfg.get('val_dataloader') is not None
             and runner.cfg.get('val_evaluator') is not None
         ):

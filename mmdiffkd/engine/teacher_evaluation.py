@@ -1,4 +1,4 @@
-"""The teacher's figures on the recipe's validation data, before training."""
+"""The figures of teachers on the recipe's validation data, before training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,12 +34,12 @@ _CLASS_COUNTS = (
 
 
 def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
-    """Log how good the teacher is on the recipe's validation data.
+    """Log how good each teacher is on the recipe's validation data.
 
-    Where the figures would mean nothing (see :func:`why_not_evaluated`), one
-    line of the log gives the reason. If the evaluation fails, one warning
-    names the error, and training goes on. If it fails on one of several
-    processes, it ends on all of them.
+    A random teacher is left out. Where the figures would mean nothing (see
+    :func:`why_not_evaluated`), one line of the log gives the reason. If the
+    evaluation fails, one warning names the error, and training goes on. If it
+    fails on one of several processes, it ends on all of them.
 
     It draws no random number that training would draw.
 
@@ -52,25 +52,32 @@ def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
         RuntimeError: If after a failure a CUDA device cannot compute any
             more.
     """
-    teacher = distiller.teacher
+    for teacher in distiller.teachers.values():
+        if not teacher.is_random:
+            _evaluate_one(runner, distiller.student, teacher)
+
+
+def _evaluate_one(
+    runner: Runner, student: nn.Module, teacher: FrozenTeacher
+) -> None:
     meta = getattr(runner.val_dataloader.dataset, 'metainfo', None)
-    name = type(teacher.network).__name__
-    reason = why_not_evaluated(teacher, distiller.student, meta)
+    name = f'The {teacher.label} {type(teacher.network).__name__}'
+    reason = why_not_evaluated(teacher, student, meta)
     if reason is not None:
-        runner.logger.info(f'The teacher {name} is not evaluated: {reason}')
+        runner.logger.info(f'{name} is not evaluated: {reason}')
         return
     spelled = _other_names(teacher.classes, class_names(meta))
     if spelled is not None:
         runner.logger.info(
-            f'The teacher {name} is evaluated, although {spelled} If they '
-            'are other classes, its figures mean nothing.'
+            f'{name} is evaluated, although {spelled} If they are other '
+            'classes, its figures mean nothing.'
         )
     with isolated_randomness(), torch.no_grad():
         metrics, error = _evaluate(teacher.network, runner)
     if error is not None:
         runner.logger.warning(
-            f'The evaluation of the teacher failed: {error}. Training goes '
-            "on without the teacher's figures."
+            f'The evaluation of the {teacher.label} failed: {error}. Training '
+            "goes on without the teacher's figures."
         )
         return
     numbers = {k: float(v) for k, v in metrics.items() if _is_number(v)}
@@ -79,11 +86,11 @@ def evaluate_teacher(runner: Runner, distiller: Distiller) -> None:
         for k, v in metrics.items()
     )
     runner.logger.info(
-        'Teacher on the validation data: '
+        f'{teacher.label.capitalize()} on the validation data: '
         + (figures or 'the evaluator gives no figures')
     )
     runner.visualizer.add_scalars(
-        {f'teacher/{k}': v for k, v in numbers.items()}, step=0
+        {f'{teacher.key}/{k}': v for k, v in numbers.items()}, step=0
     )
 
 
@@ -150,24 +157,29 @@ def check_classes(runner: Runner, distiller: Distiller) -> None:
             indices.
     """
     meta = getattr(runner.train_dataloader.dataset, 'metainfo', None)
-    theirs, ours = distiller.teacher.classes, class_names(meta)
-    reason = _other_names(theirs, ours)
-    keys = [
-        f'`distill.{name}`'
-        for name, entry in distiller.distill.items()
-        if reason is not None
-        and entry.weight != 0
-        and _compares_classes(entry, distiller.student, len(ours))
-    ]
-    if not keys:
-        return
-    text = f'{", ".join(keys)}: classes are compared with the teacher, but '
-    if _at_other_indices(theirs, ours):
-        raise ValueError(
-            f'{text}{reason} Give the data set the order of the teacher by '
-            '`metainfo`, or train the teacher on these data.'
+    ours = class_names(meta)
+    for name, teacher in distiller.teachers.items():
+        reason = _other_names(teacher.classes, ours)
+        keys = [
+            f'`distill.{entry.name}`'
+            for entry in distiller.distill.values()
+            if reason is not None
+            and name in entry.teachers
+            and entry.weight != 0
+            and _compares_classes(entry, distiller.student, len(ours))
+        ]
+        if not keys:
+            continue
+        text = (
+            f'{", ".join(keys)}: classes are compared with the '
+            f'{teacher.label}, but {reason}'
         )
-    runner.logger.warning(text + reason)
+        if _at_other_indices(teacher.classes, ours):
+            raise ValueError(
+                f'{text} Give the data set the order of the teacher by '
+                '`metainfo`, or train the teacher on these data.'
+            )
+        runner.logger.warning(text)
 
 
 def _compares_classes(entry: Entry, student: nn.Module, count: int) -> bool:

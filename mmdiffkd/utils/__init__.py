@@ -10,10 +10,12 @@ from .checkpoint import (
 from .config import (
     check_teacher_files,
     find_config,
+    is_distiller,
     load_config,
     parse_config,
     plain_config,
     plain_recipe,
+    teachers_of,
 )
 from .setup_env import register_all_modules
 
@@ -22,6 +24,7 @@ __all__ = [
     'check_teacher_files',
     'class_names',
     'find_config',
+    'is_distiller',
     'load_config',
     'load_weights',
     'parse_config',
@@ -30,4 +33,5 @@ __all__ = [
     'plain_state_dict',
     'read_checkpoint',
     'register_all_modules',
+    'teachers_of',
 ]

@@ -4,7 +4,7 @@ import ast
 import copy
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,6 +13,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .download import DIGEST
 from .naming import did_you_mean
 
+#: What our base files have at their top level.
+_OWN_KEYS = 'distill', 'distillation', 'teacher', 'teachers'
 #: Options of ours beside those of MMEngine's class of the same name.
 _OWN_OPTIONS = {
     'CheckpointHook': ('exact_resume',),
@@ -70,9 +72,8 @@ def find_config(name: str) -> Path:
 def load_config(source: str | Path | dict | Config) -> Config:
     """Read a config.
 
-    - ``config`` and ``checkpoint`` of ``model.teacher`` may be relative to
-      the file that is read. A path that exists from the current directory
-      comes first.
+    - ``config`` and ``checkpoint`` of a teacher may be relative to the file
+      that is read. A path that exists from the current directory comes first.
     - A config that a package ships gets that package as its
       ``default_scope`` if it has none.
 
@@ -90,11 +91,11 @@ def load_config(source: str | Path | dict | Config) -> Config:
     path = find_config(str(source))
     config = Config.fromfile(path)
     _forget_own_scope(config._cfg_dict)
-    for key, name, places in _teacher_files(config):
+    for teacher, key, name, places in _teacher_files(config):
         found = next(filter(os.path.isfile, places), places[0])
         if found != places[0]:
             _, mark, digest = name.partition(DIGEST)
-            config.model.teacher[key] = found + mark + digest
+            teacher[key.rpartition('.')[2]] = found + mark + digest
     package = _package_of(path)
     if package is not None:
         config.setdefault('default_scope', package)
@@ -159,26 +160,53 @@ def check_teacher_files(config: Config) -> None:
         FileNotFoundError: If there is no such file; names key, value and
             each place.
     """
-    for key, name, places in _teacher_files(config):
+    for _, key, name, places in _teacher_files(config):
         absent = [place for place in places if not os.path.isfile(place)]
         if places[0] in absent:
             absent = dict.fromkeys(map(os.path.abspath, absent))
             raise FileNotFoundError(
-                f'`model.teacher.{key}` is {name!r}, but there is no '
+                f'`model.{key}` is {name!r}, but there is no '
                 + ' and no '.join(map(repr, absent))
                 + '. Give a path from the current directory; a config file '
                 'may also name what lies in its folder.'
             )
 
 
-def _teacher_files(config: Config) -> Iterator[tuple[str, str, list[str]]]:
-    """Key, value and possible places of a teacher's files on this disk."""
-    model = config.get('model')
-    teacher = model.get('teacher') if isinstance(model, dict) else None
-    if not isinstance(teacher, dict):
-        return
-    for key in ('config', 'checkpoint'):
-        name = teacher.get(key)
+def teachers_of(model: object) -> dict[str, dict]:
+    """The teachers in a distiller's config, by where they stand in it.
+
+    Args:
+        model (object): The ``model`` of a config.
+
+    Returns:
+        dict[str, dict]: ``'teacher'``, or ``'teachers.<name>'`` of several;
+        without those that are no dict. None of a plain model.
+    """
+    if not isinstance(model, dict):
+        return {}
+    given = {'teacher': model.get('teacher')}
+    several = model.get('teachers')
+    if isinstance(several, dict):
+        given = {f'teachers.{name}': each for name, each in several.items()}
+    return {key: each for key, each in given.items() if isinstance(each, dict)}
+
+
+def _teacher_files(
+    config: Config,
+) -> Iterator[tuple[dict, str, str, list[str]]]:
+    """What names the files of teachers on this disk.
+
+    Yields:
+        tuple: The teacher, the key below ``model``, its value, and the
+        places where the file may be.
+    """
+    found = [
+        (key, teacher, name)
+        for key, teacher in teachers_of(config.get('model')).items()
+        for name in ('config', 'checkpoint')
+    ]
+    for key, teacher, part in found:
+        name = teacher.get(part)
         if not isinstance(name, str | Path) or '::' in str(name):
             continue
         file = os.path.expanduser(str(name).partition(DIGEST)[0])
@@ -186,7 +214,8 @@ def _teacher_files(config: Config) -> Iterator[tuple[str, str, list[str]]]:
             continue
         folder = os.path.dirname(config.filename or '')
         # The second is the first, where that is absolute.
-        yield key, str(name), [file, os.path.join(folder, file)]
+        places = [file, os.path.join(folder, file)]
+        yield teacher, f'{key}.{part}', str(name), places
 
 
 def _package_of(path: Path) -> str | None:
@@ -208,6 +237,13 @@ def _packages() -> set[str]:
     return MODULE2PACKAGE.keys() - {'mmdiffkd'}
 
 
+def is_distiller(model: Mapping) -> bool:
+    """Whether the ``model`` of a config is a distiller's."""
+    return {'student', 'distill'} <= model.keys() and (
+        'teacher' in model or 'teachers' in model
+    )
+
+
 def plain_config(config: Config) -> Config:
     """A distiller's config with the plain student in its place.
 
@@ -216,7 +252,7 @@ def plain_config(config: Config) -> Config:
             it is.
     """
     model = config.model
-    if not {'student', 'teacher', 'distill'} <= model.keys():
+    if not is_distiller(model):
         return config
     plain = copy.deepcopy(config)
     plain.model = plain.model.student
@@ -252,7 +288,7 @@ def plain_recipe(config: Config) -> Config:
         return config
     if plain.get('data_preprocessor') is not None:
         plain.model.setdefault('data_preprocessor', plain.data_preprocessor)
-    for key in ('distill', 'distillation', 'launcher', 'teacher', 'work_dir'):
+    for key in (*_OWN_KEYS, 'launcher', 'work_dir'):
         plain.pop(key, None)
     if plain.get('resume'):
         plain.update(resume=False, load_from=None)

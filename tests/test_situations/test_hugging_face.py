@@ -194,3 +194,172 @@ def test_a_network_that_no_package_wraps(ready):
     )
     data = tiny_segmenters.batch(model)
     assert compared(model, data) == dict(maps=pair(2, 5, 16, 16))
+
+
+# As they are, by the path of what builds them
+
+
+def built(kind, folder, path='from_pretrained', **changes):
+    """A teacher from a folder as Hugging Face's hub has it."""
+    return dict(
+        module=f'transformers.{kind}.{path}',
+        kwargs=dict(pretrained_model_name_or_path=str(folder)),
+        checkpoint=None,
+        **changes,
+    )
+
+
+DINOV2 = dict(
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    image_size=28,
+    patch_size=7,
+)
+TOKENS = dict(student_at='backbone[-1]', teacher_at='layernorm', **PROJECTED)
+
+
+def save_dinov2(folder):
+    network = transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2))
+    network.save_pretrained(folder)
+    transformers.BitImageProcessor(
+        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+    ).save_pretrained(folder)
+    return network
+
+
+@pytest.mark.parametrize(
+    'kind, tap',
+    [
+        ('AutoModel', 'layernorm'),
+        ('AutoModel', 'encoder.layer.1'),
+        ('AutoBackbone', 'layernorm'),
+        ('AutoBackbone', 'encoder.layer.1'),
+    ],
+)
+def test_dinov2_teaches_as_it_is(ready, tmp_path, kind, tap):
+    saved = save_dinov2(tmp_path).state_dict()
+    entry = dict(TOKENS, teacher_at=tap)
+    model = ready(
+        distiller(
+            teacher=built(kind, tmp_path),
+            distill=dict(f=entry),
+            input_size=28,
+        )
+    )
+    assert compared(model, images(28)) == dict(f=pair(2, 16, 4, 4))
+    found = model.teacher.network.state_dict()
+    assert saved.keys() <= found.keys()
+    assert all(found[name].equal(value) for name, value in saved.items())
+    # Images of another size, by its own means.
+    assert compared(model, images(56)) == dict(f=pair(2, 16, 8, 8))
+
+
+def test_its_image_processor_counts(ready, build, tmp_path, log):
+    save_dinov2(tmp_path)
+    teacher = built('AutoModel', tmp_path)
+    model = distiller(teacher=teacher, distill=dict(f=TOKENS), input_size=28)
+    ready(model)
+    assert 'mean [123.675, 116.28, 103.53]' in log.text
+    assert 'by preprocessor_config.json of Hugging Face' in log.text
+    teacher['data_preprocessor'] = classifier()['data_preprocessor']
+    with pytest.raises(ValueError, match='`image_mean`.*preprocessor_config'):
+        build(model)
+
+
+def test_the_file_of_weights_beside_a_config_without_them(ready, tmp_path):
+    network = save_dinov2(tmp_path)
+    teacher = dict(
+        module=type(network),
+        kwargs=dict(config=network.config),
+        checkpoint=str(tmp_path / 'model.safetensors'),
+    )
+    model = ready(
+        distiller(teacher=teacher, distill=dict(f=TOKENS), input_size=28)
+    )
+    found = model.teacher.network.state_dict()
+    for name, value in network.state_dict().items():
+        assert found[name].equal(value), name
+
+
+SMALL = dict(
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=32,
+    patch_size=8,
+)
+
+
+@pytest.mark.parametrize(
+    'name, config, tap',
+    [
+        ('ViTModel', 'ViTConfig', 'layernorm'),
+        ('CLIPVisionModel', 'CLIPVisionConfig', 'vision_model.encoder'),
+        ('SiglipVisionModel', 'SiglipVisionConfig',
+         'vision_model.post_layernorm'),
+    ],
+)  # fmt: skip
+def test_position_embeddings_are_interpolated(
+    ready, tmp_path, name, config, tap
+):
+    config = getattr(transformers, config)(**SMALL)
+    network = getattr(transformers, name)(config)
+    entry = dict(TOKENS, teacher_at=tap)
+    model = ready(
+        distiller(teacher=network, distill=dict(f=entry), input_size=64)
+    )
+    assert compared(model, images(64)) == dict(f=pair(2, 16, 8, 8))
+
+
+def test_the_encoder_of_sam_teaches_a_segmentor(ready):
+    """It takes images of one size alone."""
+    config = transformers.SamVisionConfig(
+        hidden_size=16,
+        output_channels=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=16,
+        window_size=2,
+        global_attn_indexes=[0],
+        mlp_dim=16,
+    )
+    network = transformers.SamVisionModel(config)
+    entry = dict(
+        student_at='backbone[-1]',
+        teacher_at='vision_encoder.neck',
+        **PROJECTED,
+    )
+    model = ready(
+        tiny_segmenters.distiller(
+            'fcn',
+            dict(maps=entry),
+            teacher=dict(module=network, input_size=64),
+        )
+    )
+    data = tiny_segmenters.batch(model)
+    assert compared(model, data) == dict(maps=pair(2, 8, 4, 4))
+
+
+def test_a_model_of_images_and_words_names_its_tower(build):
+    """CLIP as a whole wants words."""
+    text = transformers.CLIPTextConfig(
+        **{k: v for k, v in SMALL.items() if 'size' not in k},
+        hidden_size=16,
+        intermediate_size=16,
+        vocab_size=8,
+    )
+    config = transformers.CLIPConfig.from_text_vision_configs(
+        text, transformers.CLIPVisionConfig(**SMALL)
+    )
+    entry = dict(TOKENS, teacher_at='vision_model.encoder')
+    with pytest.raises(ValueError, match='teacher CLIPModel cannot run'):
+        build(
+            distiller(
+                teacher=transformers.CLIPModel(config),
+                distill=dict(f=entry),
+                input_size=32,
+            )
+        )

@@ -44,3 +44,22 @@ def test_its_own_file_of_weights_is_a_checkpoint(tmp_path):
     # It predicts nothing that an evaluator knows.
     (logged,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     assert 'teacher/' not in logged.read_text()
+
+
+def test_a_function_that_builds_a_network(ready, tmp_path):
+    network = resnet18(num_classes=2)
+    file = str(tmp_path / 'resnet18.pth')
+    torch.save(network.state_dict(), file)
+    by_path = dict(
+        module='torchvision.models.resnet18',
+        kwargs=dict(num_classes=2),
+        checkpoint=file,
+    )
+    for given in (by_path, network):
+        model = ready(distiller(teacher=given, distill=ENTRIES, input_size=32))
+        assert compared(model, images(32)) == dict(
+            feature=pair(2, 128, 4, 4), logits=pair(2, 2)
+        )
+        found = model.teacher.network.state_dict()
+        for name, value in network.state_dict().items():
+            assert value.equal(found[name]), name

@@ -71,6 +71,55 @@ def test_transformer_learns_from_a_convolutional_network(ready):
     assert compared(model, images(24)) == dict(feature=pair(2, 24, 6, 6))
 
 
+@pytest.mark.parametrize(
+    'parts, shapes',
+    [
+        (
+            dict(
+                neck=dict(type='DiffKDNeck', standardize_teacher=True),
+                loss=dict(type='MSELoss'),
+            ),
+            pair(2, 12, 4, 4),
+        ),
+        (
+            dict(
+                neck=dict(type='DiffKDNeck', latent_channels=6),
+                loss=dict(type='RADIOLoss'),
+            ),
+            pair(2, 6, 4, 4),
+        ),
+        (
+            dict(
+                neck=dict(type='ProjectionNeck'),
+                loss=dict(type='SmoothL1Loss', normalize_teacher=True),
+            ),
+            pair(2, 12, 4, 4),
+        ),
+        # The student's map has its own channels, and the teacher's size.
+        (
+            dict(loss=dict(type='GramLoss')),
+            [((2, 16, 4, 4), (2, 12, 4, 4))],
+        ),
+    ],
+    ids=['DiffKD', 'DiffKD with an autoencoder', 'smooth L1', 'Gram'],
+)
+def test_a_convolutional_network_learns_from_tokens(ready, parts, shapes):
+    entry = dict(student_at='backbone[-1]', teacher_at='backbone.ln1', **parts)
+    model = ready(
+        distiller(
+            teacher=teacher(model=wider_transformer()),
+            distill=dict(tokens=entry),
+        )
+    )
+    (level,) = model.distill.tokens.levels
+    assert level.layouts[1].axes == 'NLC'
+    assert level.layouts[1].prefix_tokens == 1
+    assert compared(model, images()) == dict(tokens=shapes)
+    for part in model.distill.tokens.parts:
+        for name, parameter in part.named_parameters():
+            assert parameter.grad is not None, name
+
+
 def test_class_token_alone_is_a_vector(build):
     with pytest.raises(ValueError, match=r'is a vector of shape \(2, 8\)'):
         build(

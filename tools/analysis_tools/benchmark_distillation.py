@@ -50,6 +50,7 @@ from mmdiffkd.analysis.benchmark_step import (
 )
 from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.timing import Settings, environment
+from mmdiffkd.utils import is_distiller
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: What needs no CONFIG.
@@ -58,7 +59,7 @@ ALONE = ('cases', 'options', 'growth', 'overhead')
 
 def read_distiller(args: argparse.Namespace) -> Config:
     config = read_config(args)
-    if 'teacher' not in config.model:
+    if not is_distiller(config.model):
         raise SystemExit(
             'CONFIG is a plain recipe, of which there are no parts to '
             "compare: give a distiller's, model=dict("

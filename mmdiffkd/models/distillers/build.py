@@ -41,6 +41,7 @@ def build_entry(
     teachers: Sequence[Tapped],
     image: tuple[int, int],
     meta_supply: Mapping[str, Callable[[], object]],
+    others: Sequence[Sequence[Tapped]] = (),
 ) -> Entry:
     """Build an entry of ``distill``.
 
@@ -53,6 +54,8 @@ def build_entry(
             belong to.
         meta_supply (Mapping): What a step supplies, as meta tensors, see
             :func:`~.context.meta_supply`.
+        others (Sequence[Sequence[Tapped]]): The tensors of each further
+            teacher, where the mean of several is compared. Defaults to ().
 
     Raises:
         ValueError: If the tensors cannot be compared, or a neck or a loss
@@ -73,6 +76,8 @@ def build_entry(
         levels = [
             _level(spec, pair, image) for pair in zip(students, teachers)
         ]
+        for tensors in others:
+            _check_mean(spec, levels, students, tensors, image)
     except ValueError as error:
         raise ValueError(f'{where}: {error}') from error
     shapes = [level.shapes for level in levels]
@@ -99,7 +104,8 @@ def build_entry(
         _build(spec.loss, [pair], certain=certain)
         for pair in (compared[:1] if spec.shared else compared)
     ]
-    _check_heads(where, spec, students, teachers, compared, losses)
+    for tensors in (teachers, *others):
+        _check_heads(where, spec, students, tensors, compared, losses)
     for loss, pair in zip(losses, compared):
         try:
             loss.check_shapes(*pair)
@@ -122,23 +128,69 @@ def _level(
 ) -> Level:
     """How the two tensors of a level are laid out and compared."""
     student, teacher = pair
+    images = image, teacher.image or image
     layouts = (
         layout_of(
             student, image, spec.student_layout, spec.student_prefix_tokens
         ),
         layout_of(
-            teacher, image, spec.teacher_layout, spec.teacher_prefix_tokens
+            teacher,
+            images[1],
+            spec.teacher_layout,
+            spec.teacher_prefix_tokens,
         ),
     )
     if spec.compares_logits and all(x.axes == 'NLC' for x in layouts):
         # A distribution each: they need no grid.
         layouts = tuple(Layout('NC', x.prefix_tokens) for x in layouts)
     shapes = tuple(
-        layout.arranged(tapped.shape, image)
-        for layout, tapped in zip(layouts, pair)
+        layout.arranged(tapped.shape, size)
+        for layout, tapped, size in zip(layouts, pair, images)
     )
     check_pair(*shapes, spec.texts)
-    return Level((student.name, teacher.name), layouts, shapes, image)
+    names = student.name, teacher.name
+    return Level(names, layouts, shapes, image, teacher.image)
+
+
+def _check_mean(
+    spec: EntrySpec,
+    levels: Sequence[Level],
+    students: Sequence[Tapped],
+    teachers: Sequence[Tapped],
+    image: tuple[int, int],
+) -> None:
+    """Refuse a teacher of which the mean with the first makes no sense."""
+    if len(teachers) != len(levels):
+        raise ValueError(
+            f'the mean of {" and ".join(map(repr, spec.teacher))} is '
+            f'compared, but {spec.texts[1]} gives {len(levels)} tensors in '
+            f'one of them and {len(teachers)} in another. Pick equal numbers '
+            'with a slice, or write an entry for each.'
+        )
+    found = [_level(spec, pair, image) for pair in zip(students, teachers)]
+    sides = [
+        [
+            (x.layouts[1], tuple(x.shapes[1][1:]), x.teacher_image is None)
+            for x in each
+        ]
+        for each in (levels, found)
+    ]
+    if sides[0] == sides[1]:
+        return
+    texts = (
+        ', '.join(
+            f'{shape} ({layout.remark or layout.axes}'
+            + (')' if follows else ', images of one size)')
+            for layout, shape, follows in side
+        )
+        for side in sides
+    )
+    raise ValueError(
+        f'the mean of {" and ".join(map(repr, spec.teacher))} at '
+        f'{" + ".join(map(repr, spec.teacher_at))} is compared, but they '
+        f'give {" and ".join(texts)}. Choose teachers that give the same '
+        'there, or write an entry for each.'
+    )
 
 
 def _build(

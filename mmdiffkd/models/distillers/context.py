@@ -16,6 +16,7 @@ _TASKS = {
     'BaseSegmentor': 'segmentation',
     'BaseSelfSupervisor': 'self-supervised learning',
 }
+_INTEGERS = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
 
 
 def task_of(network: nn.Module) -> str | None:
@@ -25,13 +26,14 @@ def task_of(network: nn.Module) -> str | None:
 
 
 def batch_supply(
-    inputs: Tensor, data_samples: list | None
+    inputs: Tensor, data_samples: list | Tensor | None
 ) -> dict[str, Callable[[], object]]:
     """What can be supplied from a batch, each worked out when asked for.
 
     Args:
         inputs (Tensor): Normalised images (B, C, H, W).
-        data_samples (list, optional): Their annotations.
+        data_samples (list or Tensor, optional): Their annotations, or their
+            classes, integers (B,).
 
     Returns:
         dict[str, Callable]: ``gt_labels`` (B,), ``sample_idx`` (B,),
@@ -44,7 +46,11 @@ def batch_supply(
         return _check_count(data_samples, len(inputs))
 
     return {
-        'gt_labels': lambda: _gt_labels(samples()),
+        'gt_labels': lambda: (
+            data_samples
+            if _are_classes(data_samples, len(inputs))
+            else _gt_labels(samples())
+        ),
         'sample_idx': lambda: _sample_idx(samples(), inputs.device),
         'gt_bboxes': lambda: _gt_bboxes(samples()),
         'img_shape': lambda: [
@@ -146,6 +152,15 @@ def _check_count(data_samples: object, images: int) -> list:
         'a loss or neck asks for what belongs to each image, but this batch '
         f'has {images} images and as samples a {found} (the views of an '
         'image have one together). Use a loss or neck without labels.'
+    )
+
+
+def _are_classes(data_samples: object, images: int) -> bool:
+    """Whether it is one class an image, as a loop may give them."""
+    return (
+        isinstance(data_samples, Tensor)
+        and data_samples.shape == (images,)
+        and data_samples.dtype in _INTEGERS
     )
 
 

@@ -1,4 +1,4 @@
-"""The distiller: a student that trains beside a frozen teacher."""
+"""The distiller: a student that trains beside frozen teachers."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
@@ -21,17 +21,27 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
-from .forward import arguments_of, forward_to_taps
+from .forward import (
+    arguments_of,
+    forward_to_taps,
+    has_modes,
+    run_without_modes,
+)
 from .image_shape import find_shape, image_shapes
+from .inheritance import check_paths
 from .inputs import TeacherInputs
-from .nested import check_student, check_teacher
+from .nested import check_student
 from .preparation import prepare_losses
 from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
 from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
-from .teacher import FrozenTeacher
+from .teacher import FrozenTeacher, build_teachers
+
+
+class ImagesAsGiven(BaseDataPreprocessor):
+    """Stands for what a loop does to its images: nobody knows."""
 
 
 @MODELS.register_module()
@@ -42,11 +52,17 @@ class Distiller(BaseModel):
     names, ``distill.<entry>.loss_*`` of every entry. Modes ``'predict'`` and
     ``'tensor'`` are the student's alone, and so are attributes that the
     distiller lacks. The student and the distillation necks are trained; the
-    teacher is frozen (see :class:`FrozenTeacher`).
+    teacher is frozen (see :class:`FrozenTeacher`). Several teachers run one
+    after the other, each once a step, and only those that an entry with a
+    weight above 0 reads.
 
     An attribute that the distiller lacks and the student has is the
     student's, to read and to set: hooks that change the model of a recipe
     (its ``loss_module``, say) change the student.
+
+    A student whose forward takes no ``mode``, as a plain ``nn.Module``'s, has
+    no losses of its own. It gets the images alone, and mode ``'loss'`` gives
+    distillation's losses.
 
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
@@ -56,12 +72,17 @@ class Distiller(BaseModel):
     one's.
 
     Args:
-        student (dict or nn.Module): The student's model configuration.
-        teacher (dict): The keys of :class:`~.spec.TeacherSpec`.
+        student (dict or nn.Module): The student's model configuration, or
+            a built module. Around a built module the distiller reads the
+            teacher's weights at once, otherwise in :meth:`init_weights`.
+        teacher (dict or nn.Module): The keys of :class:`~.spec.TeacherSpec`,
+            or a built network with its weights.
         distill (dict): The entries by name, each a dict with the keys of
             :class:`~.spec.EntrySpec`. An entry of None is left out.
         data_preprocessor (dict, optional): The student's, where a recipe
-            keeps it at the top level of its config. Defaults to None.
+            keeps it at the top level of its config. For a built module
+            without one: what has normalised the images that the distiller is
+            called on. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
             the dry run, (height, width). Defaults to None: the backbone's
             ``img_size``, else 224 for classifiers and 256 otherwise; if the
@@ -72,6 +93,9 @@ class Distiller(BaseModel):
             ``input_size``. Defaults to None: the channels are those of the
             student's first convolution or of its data preprocessor's mean,
             else 3.
+        teachers (dict, optional): Several teachers by name, in place of
+            ``teacher``; entries name the one that they read. A teacher of
+            None is left out. Defaults to None.
 
     Raises:
         ValueError: If an argument is missing, unknown or wrong, or a tap, an
@@ -82,18 +106,26 @@ class Distiller(BaseModel):
     def __init__(
         self,
         student: dict | nn.Module = None,
-        teacher: dict = None,
+        teacher: dict | nn.Module = None,
         distill: dict = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
+        teachers: dict | None = None,
         **unknown,
     ) -> None:
-        required = dict(student=student, teacher=teacher, distill=distill)
+        required = dict(
+            student=student,
+            teacher=teacher,
+            teachers=teachers,
+            distill=distill,
+        )
         given = {k: v for k, v in required.items() if v is not None}
-        DistillerSpec.read(given | unknown, 'model')
-        if isinstance(student, nn.Module):
-            if data_preprocessor is not None:
+        spec = DistillerSpec.read(given | unknown, 'model')
+        is_built = isinstance(student, nn.Module)
+        if is_built:
+            own = getattr(student, 'data_preprocessor', None)
+            if None not in (own, data_preprocessor):
                 raise ValueError(
                     '`student` is a built module, which has its own data '
                     'preprocessor. Leave `data_preprocessor` out, or give '
@@ -115,16 +147,20 @@ class Distiller(BaseModel):
                 raise TypeError(f'`student`: {error}{hint}') from error
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
-            super().__init__(data_preprocessor=own)
+            given = data_preprocessor if is_built else None
+            super().__init__(own or given)
             if own is not None:
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
             self.student = student
+            self._has_modes = has_modes(student)
             check_student(student)
+            nobody_says = is_built and own is None and given is None
             self._build(
-                teacher,
+                spec.teachers_by_name,
                 distill,
                 image_shapes(student, input_size, input_shape),
+                ImagesAsGiven() if nobody_says else self.data_preprocessor,
             )
         self._step = 0
         self._progress_is_known = False
@@ -133,15 +169,19 @@ class Distiller(BaseModel):
         name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
+        self._is_loaded = False
         self._is_built = True
+        if is_built:
+            self._load()
 
     def _build(
         self,
-        teacher: dict,
+        teachers: Mapping[str, Mapping | nn.Module],
         distill: Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
+        preprocessor: BaseDataPreprocessor,
     ) -> None:
-        specs = read_entries(distill)
+        specs = read_entries(distill, teachers)
         if not specs:
             print_log(
                 '`distill` has no entry. The student is trained without '
@@ -149,18 +189,16 @@ class Distiller(BaseModel):
                 'current',
                 logging.WARNING,
             )
-        self.teacher = FrozenTeacher(**teacher)
-        check_teacher(self.teacher.network)
-        self.teacher.match_input(self.data_preprocessor)
-        self.teacher.match_student(self.student)
+        #: The teachers by name; the only one is called 'teacher' unless it
+        #: has a name.
+        self.teachers = nn.ModuleDict(build_teachers(teachers))
+        for teacher in self.teachers.values():
+            with teacher.named_in_errors():
+                teacher.match_input(preprocessor)
+                teacher.match_student(self.student)
+        check_paths({t.key: t.inherit for t in self.teachers.values()})
         student_taps = dict.fromkeys(
             tap for spec in specs.values() for tap in spec.student_at
-        )
-        teacher_taps = dict.fromkeys(
-            tap
-            for spec in specs.values()
-            for tap in (*spec.teacher_at, spec.teacher_head)
-            if tap is not None
         )
         self.student_taps = Taps(self.student, student_taps, 'student')
         shape, shapes, self._heads = find_shape(
@@ -171,29 +209,68 @@ class Distiller(BaseModel):
         students = tapped_levels(
             self.student, self.student_taps, shapes, shape, training=True
         )
-        shapes = self.teacher.attach(list(teacher_taps), shape)
-        teachers = tapped_levels(
-            self.teacher.network, self.teacher.taps, shapes, shape, False
-        )
-        self._logits_shapes = {tap: each[0] for tap, each in shapes.items()}
+        read = {name for spec in specs.values() for name in spec.teacher}
+        tapped = {}
+        for name, teacher in self.teachers.items():
+            if specs and name not in read:
+                print_log(
+                    f'No entry reads the {teacher.label}. It takes memory '
+                    'and does not run.',
+                    'current',
+                    logging.WARNING,
+                )
+            taps = dict.fromkeys(
+                tap
+                for spec in specs.values()
+                if name in spec.teacher
+                for tap in (*spec.teacher_at, spec.teacher_head)
+                if tap is not None
+            )
+            with teacher.named_in_errors():
+                tapped[name] = teacher.attach(list(taps), shape)
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, spec in specs.items():
+            first, *others = (
+                _levels(tapped[teacher], spec.teacher_at)
+                for teacher in spec.teacher
+            )
             self.distill[name] = build_entry(
                 name,
                 spec,
                 _levels(students, spec.student_at),
-                _levels(teachers, spec.teacher_at),
+                first,
                 shape[-2:],
-                self._meta_supply(spec.teacher_head, 2),
+                self._meta_supply(spec.teacher[0], spec.teacher_head, 2),
+                others,
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
-        pairs = {name: e.box_heads for name, e in self.distill.items()}
-        self._boxes_of = pair_box_heads(pairs)
+        self._boxes_of = {
+            name: pair_box_heads(
+                {
+                    entry.name: entry.box_heads
+                    for entry in self.distill.values()
+                    if name in entry.teachers
+                }
+            )
+            for name in self.teachers
+        }
         self._sampled_boxes = SampledBoxes(
-            self.student, self._boxes_of.values()
+            self.student,
+            [box for each in self._boxes_of.values() for box in each.values()],
         )
+
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The only teacher.
+
+        Raises:
+            AttributeError: If there are several; they are in ``teachers``.
+        """
+        if len(self.teachers) > 1:
+            raise AttributeError('several teachers are in `teachers`, by name')
+        return next(iter(self.teachers.values()))
 
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
@@ -208,11 +285,21 @@ class Distiller(BaseModel):
         guard_checkpoints()
         if hasattr(self.student, 'init_weights'):
             self.student.init_weights()
+        self._load()
+
+    def _load(self) -> None:
+        """Read the teacher's weights, and initialise all but the student."""
+        guard_checkpoints()
         with isolated_randomness():
-            self.teacher.init_weights()
-            self.teacher.initialize_student(self.student)
-            for entry in self.distill.values():
-                entry.init_weights()
+            for teacher in self.teachers.values():
+                if not self._is_loaded:
+                    with teacher.named_in_errors():
+                        teacher.init_weights()
+                teacher.initialize_student(self.student)
+            if not self._is_loaded:
+                for entry in self.distill.values():
+                    entry.init_weights()
+        self._is_loaded = True
 
     def forward(
         self,
@@ -225,24 +312,34 @@ class Distiller(BaseModel):
         Args:
             inputs (Tensor): Normalised images (B, C, H, W), or whatever else
                 the student takes.
-            data_samples (list, optional): Annotations. Defaults to None.
+            data_samples (list, optional): Annotations, or whatever else the
+                student takes. Defaults to None.
             mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``. Defaults
                 to ``'tensor'``.
 
         Returns:
             In mode ``'loss'`` a dict of tensors; else what the student
             returns.
+
+        Raises:
+            ValueError: If a student whose forward takes no ``mode`` gets
+                ``data_samples``.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
-        return self.student(inputs, data_samples, mode=mode)
+        return self._in_mode(inputs, data_samples, mode)
+
+    def _in_mode(self, inputs: Tensor, data_samples: object, mode: str) -> Any:
+        if self._has_modes:
+            return self.student(inputs, data_samples, mode=mode)
+        return run_without_modes(self.student, inputs, data_samples, mode)
 
     def loss(self, inputs: Tensor, data_samples: list | None) -> dict:
         """The student's losses and those of every entry.
 
         An entry whose weight is 0, or whose RoI head sampled no box,
-        contributes a loss of exactly 0 that touches its parameters. If all
-        weights are 0, the teacher is not run.
+        contributes a loss of exactly 0 that touches its parameters. A
+        teacher that no other entry reads is not run.
 
         Args:
             inputs (Tensor): Normalised images (B, C, H, W). Of a list of
@@ -253,6 +350,7 @@ class Distiller(BaseModel):
         Returns:
             dict: Losses by name.
         """
+        self._check_loaded()
         self._check_schedules()
         active = [e for e in self.distill.values() if e.active]
         if active:
@@ -264,7 +362,7 @@ class Distiller(BaseModel):
             self.student_taps.record(taps),
             self._sampled_boxes.record() as sampled,
         ):
-            losses = dict(self.student(inputs, data_samples, mode='loss'))
+            losses = dict(self._in_mode(inputs, data_samples, 'loss'))
         # A cascade without boxes leaves out its later stages.
         active = [
             e
@@ -283,13 +381,16 @@ class Distiller(BaseModel):
         self.metrics = {}
         for name, entry in self.distill.items():
             if name in students:
+                first = entry.teachers[0]
                 terms, metrics = entry(
                     students[name],
-                    _levels(teachers, entry.teacher_at),
+                    entry.read_teachers(teachers),
                     images.shape[-2:],
                     supply
                     | teacher_supply(
-                        self.teacher.network, entry.teacher_head, teachers
+                        self.teachers[first].network,
+                        entry.teacher_head,
+                        teachers[first],
                     )
                     | roi_supply(entry.box_heads, sampled),
                     seed,
@@ -308,22 +409,29 @@ class Distiller(BaseModel):
         entries: list[Entry],
         sampled: Mapping[str, Sampled],
         data_samples: list | None = None,
-    ) -> dict[str, list[Tensor]]:
-        """What the teacher's taps of some entries yield, by tap."""
-        taps = dict.fromkeys(
-            tap
-            for entry in entries
-            for tap in (*entry.teacher_at, entry.teacher_head)
-            if tap is not None
-        )
-        boxes = {
-            teacher: sampled[student].boxes
-            for teacher, student in self._boxes_of.items()
-            if student in sampled
-        }
-        if not taps:
-            return {}
-        return self.teacher(inputs, list(taps), boxes, data_samples)
+    ) -> dict[str, dict[str, list[Tensor]]]:
+        """What the teachers of some entries yield, by teacher and tap.
+
+        They run one after the other: what one of them computes is freed, but
+        for what its taps yield, before the next begins.
+        """
+        found = {}
+        for name, teacher in self.teachers.items():
+            taps = dict.fromkeys(
+                tap
+                for entry in entries
+                if name in entry.teachers
+                for tap in (*entry.teacher_at, entry.teacher_head)
+                if tap is not None
+            )
+            boxes = {
+                head: sampled[student].boxes
+                for head, student in self._boxes_of[name].items()
+                if student in sampled
+            }
+            if taps:
+                found[name] = teacher(inputs, list(taps), boxes, data_samples)
+        return found
 
     @torch.compiler.disable
     def _next_seed(self) -> tuple[int, int, int]:
@@ -352,6 +460,18 @@ class Distiller(BaseModel):
     def noise_stream(self, stream: tuple[int | None, int]) -> None:
         self._seed, self._rank = stream
 
+    def _check_loaded(self) -> None:
+        if self._is_loaded or not self.training:
+            return
+        for teacher in self.teachers.values():
+            if teacher.checkpoint is not None:
+                raise ValueError(
+                    f'`{teacher.key}.checkpoint` is {teacher.checkpoint!r}, '
+                    'but nothing has read it. Call init_weights() of the '
+                    "distiller once before training, as MMEngine's runner "
+                    'does.'
+                )
+
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:
             return
@@ -370,16 +490,13 @@ class Distiller(BaseModel):
         for entry in self.distill.values():
             entry.set_progress(epoch, iteration)
 
-    def _meta_supply(self, head: str | None, batch_size: int) -> dict:
-        if head is None:
-            return meta_supply(batch_size, self.input_shape[-2:])
-        module = self.teacher.network.get_submodule(head)
-        return meta_supply(
-            batch_size,
-            self.input_shape[-2:],
-            module,
-            self._logits_shapes[head],
-        )
+    def _meta_supply(
+        self, teacher: str, head: str | None, batch_size: int
+    ) -> dict:
+        given = ()
+        if head is not None:
+            given = self.teachers[teacher].head(head)
+        return meta_supply(batch_size, self.input_shape[-2:], *given)
 
     def check_batch(self, batch_size: int, entry: str | None = None) -> None:
         """See that the necks take a batch of this size, without arithmetic.
@@ -400,7 +517,9 @@ class Distiller(BaseModel):
                     each.necks,
                     each.shapes,
                     batch_size,
-                    self._meta_supply(each.teacher_head, batch_size),
+                    self._meta_supply(
+                        each.teachers[0], each.teacher_head, batch_size
+                    ),
                 )
 
     @property
@@ -491,7 +610,7 @@ class Distiller(BaseModel):
             return {
                 name: e.trajectories(
                     _levels(students, e.student_at),
-                    _levels(teachers, e.teacher_at),
+                    e.read_teachers(teachers),
                     inputs.shape[-2:],
                     seed,
                 )

@@ -1,8 +1,10 @@
 """An entry of ``distill`` at work: align, compare, weigh."""
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import FileHandler
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from mmdiffkd.utils.randomness import derive_seed
 
 from ..part import DistillPart
 from .layout import Level
-from .spec import EntrySpec
+from .spec import ONLY_TEACHER, EntrySpec
 from .taps import Taps
 
 
@@ -46,6 +48,8 @@ class Entry(BaseModule):
         super().__init__()
         self.name = name
         self.spec = spec
+        #: The names of its teachers, of whose tensors the mean is compared.
+        self.teachers = spec.teacher
         self.student_at = spec.student_at
         self.teacher_at = spec.teacher_at
         self.teacher_head = spec.teacher_head
@@ -120,6 +124,37 @@ class Entry(BaseModule):
                 "block, for instance 'backbone.layer3.1', not a part of one."
             )
         return tensors
+
+    def read_teachers(
+        self, tensors: Mapping[str, Mapping[str, list[Tensor]]]
+    ) -> list[Tensor]:
+        """The teacher's tensors of this step, one a level.
+
+        Of several teachers it is the mean.
+
+        Args:
+            tensors (Mapping): What the taps yield, by teacher and tap.
+
+        Raises:
+            ValueError: If several teachers give other shapes.
+        """
+        each = [
+            [t for tap in self.teacher_at for t in tensors[name][tap]]
+            for name in self.teachers
+        ]
+        if len(each) == 1:
+            return each[0]
+        levels = list(zip(*each))
+        for level in levels:
+            shapes = [tuple(tensor.shape) for tensor in level]
+            if len({*shapes}) > 1:
+                raise ValueError(
+                    f'`distill.{self.name}.teacher` is {list(self.teachers)}, '
+                    f'whose tensors have the shapes {shapes} in this step, '
+                    'and have no mean. Give each of these teachers an '
+                    '`input_size`, or write an entry for each.'
+                )
+        return [torch.stack(level).mean(0) for level in levels]
 
     def forward(
         self,
@@ -284,6 +319,8 @@ class Entry(BaseModule):
                     level.layouts,
                 )
             )
+            if self.teachers != (ONLY_TEACHER,):
+                parts.append(f'teacher {" + ".join(self.teachers)}')
             lines.append(
                 f'distill.{self.name}: '
                 + ' -> '.join(sides)
@@ -291,3 +328,9 @@ class Entry(BaseModule):
                 + '; '.join(parts)
             )
         return lines
+
+    def _dump_init_info(self) -> None:
+        """Say how parameters began in a log file, never on the console."""
+        handlers = MMLogger.get_current_instance().handlers
+        if any(isinstance(handler, FileHandler) for handler in handlers):
+            super()._dump_init_info()

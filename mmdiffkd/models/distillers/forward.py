@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -12,6 +13,9 @@ from .rois import box_head_of, run_on_boxes, whole_images
 from .taps import Tap
 
 _PACKAGES = 'mmpretrain', 'mmdet', 'mmseg'
+#: What a network that runs whole gets, where it takes it. The second fits
+#: position embeddings of Hugging Face's networks to images of another size.
+_WHOLE_GETS = {'mode': 'tensor', 'interpolate_pos_encoding': True}
 #: The path of the network itself, which runs whole instead of by its parts.
 WHOLE = ''
 
@@ -38,6 +42,45 @@ def forward_to_taps(
             run_on_boxes(network, path, features, given)
         else:
             _run_head(network, path, features, given)
+
+
+def has_modes(network: nn.Module) -> bool:
+    """Whether a network's forward takes ``mode``, as MMEngine's models do.
+
+    Args:
+        network (nn.Module): The network.
+    """
+    names = inspect.signature(network.forward).parameters
+    return 'mode' in names or isinstance(network, BaseModel)
+
+
+def run_without_modes(
+    network: nn.Module, inputs: Tensor, data_samples: object, mode: str
+) -> object:
+    """Call a network whose forward takes images alone.
+
+    Args:
+        network (nn.Module): The student.
+        inputs (Tensor): Images (B, C, H, W).
+        data_samples (object): None.
+        mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+    Returns:
+        object: What the network returns; in mode ``'loss'`` an empty dict.
+
+    Raises:
+        ValueError: If there are data samples.
+    """
+    if data_samples is not None:
+        raise ValueError(
+            f'the forward of the student {type(network).__name__} takes no '
+            f'`mode`, so that it has no losses, but it is given '
+            f'`data_samples`, a {type(data_samples).__name__}. Give the '
+            'distiller the images alone, or write a forward(inputs, '
+            "data_samples, mode) that returns a dict of losses in mode 'loss'."
+        )
+    output = network(inputs)
+    return {} if mode == 'loss' else output
 
 
 def _run_head(
@@ -87,7 +130,11 @@ def arguments_of(
         required = [p.name for p in parameters[1:] if p.default is p.empty]
         if head == WHOLE:
             names = {p.name for p in parameters}
-            given[head] = {'mode': 'tensor'} if 'mode' in names else {}
+            given[head] = {
+                name: value
+                for name, value in _WHOLE_GETS.items()
+                if name in names
+            }
             if 'data_samples' in names:
                 given[head]['data_samples'] = _bare_samples(
                     inputs, data_samples

@@ -171,17 +171,17 @@ def _cure(
             continue
         if taps.role == 'teacher' and count != front[-1]:
             return channels_differ(front[-1], count)
+        if taps.role == 'teacher':
+            return (
+                f'It runs on images of {times(shape)}. Set '
+                f'`teacher.input_size={size}`, so that the images are resized '
+                f'for it{_by_its_own_means(network)}.'
+            )
         key = f'`input_shape={shape}`'
         if count == front[-1]:
             key = f'`input_size={size}`'
-        both = ''
-        if taps.role == 'teacher':
-            both = (
-                ' Both networks get the same images. Choose a teacher for '
-                f'images of {times(failed[0])}, or train on its images:'
-            )
         return (
-            f'It runs on images of {times(shape)}.{both} Set {key} of the '
+            f'It runs on images of {times(shape)}. Set {key} of the '
             'distiller, and let the pipelines give such images.'
         )
     same = ' and says the same' if len(said) == 1 else ''
@@ -192,3 +192,12 @@ def _cure(
         'distiller to their (height, width), or `input_shape` to their shape '
         'without the batch.'
     )
+
+
+def _by_its_own_means(network: nn.Module) -> str:
+    """How position embeddings would fit images of any size, as a cure."""
+    fixed = any(
+        getattr(module, 'dynamic_img_size', None) is False
+        for module in network.modules()
+    )
+    return ', or build it with dynamic_img_size=True' if fixed else ''

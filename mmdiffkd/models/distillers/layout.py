@@ -177,12 +177,15 @@ class Level:
             2, once they are maps or vectors.
         image (tuple[int, int]): Height and width of the images that these
             shapes belong to.
+        teacher_image (tuple[int, int] or None): The one size of the
+            teacher's images. Defaults to None: that of the student's.
     """
 
     names: tuple[str, str]
     layouts: tuple[Layout, Layout]
     shapes: tuple[torch.Size, torch.Size]
     image: tuple[int, int]
+    teacher_image: tuple[int, int] | None = None
 
     def prepare(
         self,
@@ -200,7 +203,7 @@ class Level:
         Args:
             student (Tensor): The student's tensor, as tapped.
             teacher (Tensor): The teacher's.
-            image (Sequence[int]): Height and width of the input.
+            image (Sequence[int]): Height and width of the student's input.
             resize (bool): Whether the student's map gets the teacher's size.
 
         Raises:
@@ -219,13 +222,24 @@ class Level:
     def arrange(
         self, side: int, tensor: Tensor, image: Sequence[int]
     ) -> Tensor:
-        """Make the student's (0) or the teacher's (1) a map or vectors."""
-        layout = self.layouts[side]
+        """Make the student's (0) or the teacher's (1) a map or vectors.
+
+        Args:
+            side (int): 0 or 1.
+            tensor (Tensor): As tapped.
+            image (Sequence[int]): Height and width of the student's input.
+
+        Raises:
+            ValueError: If tokens make no grid, or one of another stride.
+        """
+        layout, start = self.layouts[side], self.image
+        if side and self.teacher_image:
+            image = start = self.teacher_image
         arranged = layout.arrange(tensor, image)
         if layout.axes in ('NLC', 'NCL'):
             expected = self.shapes[side][2:]
             for found, before, now, then in zip(
-                arranged.shape[2:], expected, image, self.image
+                arranged.shape[2:], expected, image, start
             ):
                 # Sizes are rounded, once at start-up and once now.
                 if abs(found * then - before * now) >= max(now, then):
@@ -233,7 +247,7 @@ class Level:
                         f'{self.names[side]} has {tensor.shape[1]} tokens for '
                         f'an image of {image[0]} x {image[1]}, but at '
                         f'start-up a grid of {expected[0]} x {expected[1]} '
-                        f'for {self.image[0]} x {self.image[1]}: some are '
+                        f'for {start[0]} x {start[1]}: some are '
                         'masked or dropped. Tap a module with all of them, '
                         'or leave none out.'
                     )

@@ -44,18 +44,19 @@ def check_student(network: nn.Module) -> None:
         )
 
 
-def check_teacher(network: nn.Module) -> None:
+def check_teacher(network: nn.Module, key: str) -> None:
     """Refuse a teacher of which it is not certain what teaches.
 
     Args:
         network (nn.Module): The teacher.
+        key (str): Where it is given in the config, for messages.
 
     Raises:
         ValueError: If it holds a student and a teacher of its own.
     """
     if _holds_both(network):
         raise ValueError(
-            f'`teacher.config` is that of a {type(network).__name__}, which '
+            f'`{key}` is that of a {type(network).__name__}, which '
             'holds a student and a teacher of its own. Give the config of '
             'the network inside, dict(model=<its `model.detector`>, ...), '
             'and a checkpoint of the weights below `teacher.`, which '

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import torch
-from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -239,13 +238,16 @@ def describe(preprocessor: nn.Module | None) -> str:
 
 
 def match_preprocessors(
-    student: nn.Module | None, teacher: nn.Module | None
+    student: nn.Module | None,
+    teacher: nn.Module | None,
+    label: str = 'teacher',
 ) -> Conversion | None:
     """Find what makes the student's images the teacher's, and log it.
 
     Args:
         student (nn.Module, optional): The student's data preprocessor.
         teacher (nn.Module, optional): The teacher's.
+        label (str): What the log calls the teacher. Defaults to 'teacher'.
 
     Returns:
         Conversion or None: None where both do the same. Also None, with a
@@ -261,7 +263,7 @@ def match_preprocessors(
         conversion = Conversion.between(*found)
         same = found[0] == found[1]
     print_log(
-        f'Images: the student takes {describe(student)}; the teacher '
+        f'Images: the student takes {describe(student)}; the {label} '
         + ('the same' if same else describe(teacher))
         + ('' if conversion is None else "; the teacher's input is converted"),
         'current',
@@ -294,15 +296,16 @@ def match_preprocessors(
 
 
 def build_preprocessor(
-    given: Mapping, network: nn.Module, config: Config
+    given: Mapping, network: nn.Module, scope: str | None, key: str
 ) -> nn.Module:
-    """Build ``teacher.data_preprocessor``.
+    """Build the ``data_preprocessor`` that a teacher is given.
 
     Args:
         given (Mapping): Its settings. Its type is that of the network's own
             unless it says another, as in the recipes of mmpretrain.
         network (nn.Module): The teacher's network.
-        config (Config): The teacher's config, whose scope holds.
+        scope (str, optional): The scope of the teacher's config.
+        key (str): Where the teacher stands in the config, for messages.
 
     Raises:
         ValueError: If it cannot be built.
@@ -311,7 +314,6 @@ def build_preprocessor(
     own = getattr(network, 'data_preprocessor', None)
     if own is not None:
         settings.setdefault('type', type(own))
-    scope = config.model.get('_scope_') or config.get('default_scope')
     settings.setdefault('_scope_', scope)
     try:
         built = MMENGINE_MODELS.build(settings)
@@ -319,7 +321,7 @@ def build_preprocessor(
             raise TypeError(f'{type(built).__name__} is none')
     except Exception as error:
         raise ValueError(
-            f'`teacher.data_preprocessor` is {dict(given)!r}, of which no '
+            f'`{key}.data_preprocessor` is {dict(given)!r}, of which no '
             f'data preprocessor can be built: {error}. Write dict(type=...), '
             f'for instance {EXAMPLE}.'
         ) from error

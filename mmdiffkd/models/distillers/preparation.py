@@ -11,7 +11,7 @@ from .entry import Entry
 def prepare_losses(
     entry: Entry,
     batches: Callable[[], Iterable[Tensor]],
-    read_teacher: Callable[..., dict[str, list[Tensor]]],
+    read_teachers: Callable[..., dict[str, dict[str, list[Tensor]]]],
 ) -> None:
     """Show the teacher's tensors to the losses of an entry that ask for it.
 
@@ -19,8 +19,9 @@ def prepare_losses(
         entry (Entry): The entry.
         batches (Callable): Gives the training set's inputs, batch by batch,
             normalised, each time it is called.
-        read_teacher (Callable): Gives what the teacher's taps yield, by tap,
-            for inputs, a list of entries and sampled boxes.
+        read_teachers (Callable): Gives what the taps of the teachers yield,
+            by teacher and tap, for inputs, a list of entries and sampled
+            boxes.
 
     Raises:
         ValueError: If no pass of the teacher yields what a loss compares.
@@ -34,11 +35,14 @@ def prepare_losses(
             f'training data, for {type(loss).__name__}',
             'current',
         )
-        loss.prepare(_level_of(entry, level, batches(), read_teacher))
+        loss.prepare(_level_of(entry, level, batches(), read_teachers))
 
 
 def _level_of(
-    entry: Entry, level: int, batches: Iterable[Tensor], read_teacher: Callable
+    entry: Entry,
+    level: int,
+    batches: Iterable[Tensor],
+    read_teachers: Callable,
 ) -> Iterator[Tensor]:
     for inputs in batches:
         if not isinstance(inputs, Tensor):
@@ -49,8 +53,8 @@ def _level_of(
                 f'{type(inputs).__name__} of images. Choose an option of the '
                 'loss that needs no pass, or another loss.'
             )
-        by_tap = read_teacher(inputs, [entry], {})
-        tensor = [t for tap in entry.teacher_at for t in by_tap[tap]][level]
+        tensors = read_teachers(inputs, [entry], {})
+        tensor = entry.read_teachers(tensors)[level]
         yield entry.levels[level].arrange(1, tensor, inputs.shape[-2:])
 
 

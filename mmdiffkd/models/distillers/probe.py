@@ -125,6 +125,7 @@ def tapped_levels(
     shapes: Mapping[str, list[torch.Size]],
     input_shape: tuple[int, ...],
     training: bool,
+    image: tuple[int, int] | None = None,
 ) -> dict[str, list[Tapped]]:
     """What is known of every tensor that the taps of a network yield.
 
@@ -135,6 +136,8 @@ def tapped_levels(
         input_shape (tuple[int, ...]): The shape of the dry run's images,
             (C, H, W) or (T, C, H, W).
         training (bool): The mode that it ran in.
+        image (tuple[int, int], optional): The one size to which the images
+            of the network are resized. Defaults to None.
     """
     frames = input_shape[0] if len(input_shape) == 4 else 1
 
@@ -156,6 +159,7 @@ def tapped_levels(
                 network,
                 partial(one, text, n),
                 frames,
+                image,
             )
             for n, (name, shape) in enumerate(zip(taps.names(text), levels))
         ]

@@ -48,6 +48,9 @@ class Tapped:
         elsewhere (Callable): Its shape for images of another size, and that
             size; None if the network takes no other.
         frames (int): The frames of a clip, 1 for images.
+        image (tuple[int, int], optional): The one size to which the images
+            of its network are resized. Defaults to None: that of the
+            student's.
     """
 
     tap: str
@@ -59,6 +62,7 @@ class Tapped:
         lambda: None
     )
     frames: int = 1
+    image: tuple[int, int] | None = None
 
     def modules(self) -> Iterator[nn.Module]:
         """The tapped module and what it lies in, from the inside out."""

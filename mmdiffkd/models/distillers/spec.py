@@ -1,4 +1,4 @@
-"""The keys of a distiller, of an entry and of a teacher, as data.
+"""The keys of a distiller, of its entries and of its teachers, as data.
 
 A config is read here and nowhere else: what comes out has been checked,
 except for what depends on the networks. The fields' descriptions make the
@@ -6,7 +6,7 @@ reference pages.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -29,6 +29,8 @@ from .normalization import EXAMPLE
 from .part_spec import PartSpec, read_part
 
 _NAME = re.compile('[a-z][a-z0-9_]*')
+#: What a teacher that needs no name is called.
+ONLY_TEACHER = 'teacher'
 
 
 def _key(description: str, cure: str, default: Any = ..., **limits) -> Any:
@@ -71,6 +73,12 @@ class Spec(BaseModel):
             for found in error.errors():
                 lines.setdefault(*cls._explain(found, key))
             raise ValueError('\n'.join(lines.values())) from None
+
+    @classmethod
+    def _wrong(cls, name: str, shown: str, key: str = '') -> ValueError:
+        cure = cls.model_fields[name].json_schema_extra['cure']
+        where = f'{key}.{name}' if key else name
+        return ValueError(f'`{where}` is {shown}. {cure}')
 
     @classmethod
     def _explain(cls, found: dict, key: str) -> tuple[str, str]:
@@ -135,36 +143,58 @@ _Part = Annotated[
     BeforeValidator(read_part),
     WithJsonSchema({'type': 'dict'}),
 ]
-_Taps = Annotated[
+_Names = Annotated[
     tuple[str, ...] | None,
     BeforeValidator(
-        lambda at: (
-            (at,)
-            if isinstance(at, str)
-            else tuple(at)
-            if isinstance(at, Sequence) and at
-            else at
+        lambda given: (
+            (given,)
+            if isinstance(given, str)
+            else tuple(given)
+            if isinstance(given, Sequence) and given
+            else given
         )
     ),
     WithJsonSchema({'type': 'str or list of str'}),
 ]
+_Size = Annotated[
+    tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None,
+    BeforeValidator(
+        lambda given: (
+            (given, given)
+            if type(given) is int
+            else tuple(given)
+            if isinstance(given, list)
+            else given
+        )
+    ),
+    WithJsonSchema({'type': 'int or (height, width)'}),
+]
 _Axes = Literal['NCHW', 'NHWC', 'NLC', 'NCL', 'NC']
 _LAYOUT = "Use 'NCHW', 'NHWC', 'NLC', 'NCL' or 'NC'."
 _PREFIX = 'Use a number of tokens, 0 or more.'
+_TEACHER = (
+    "Write the name of a teacher, for instance 'dino', or a list of names."
+)
 _TAP = "Write a tap, for instance 'backbone[-1]', or a list of taps."
 
 
 class EntrySpec(Spec):
     """What is compared, how, and with which weight."""
 
-    at: _Taps = _key(
+    at: _Names = _key(
         'What to read of both networks: a tap, or a list of taps, one a '
         'level.',
         _TAP,
         None,
     )
-    student_at: _Taps = _key('What to read of the student.', _TAP, None)
-    teacher_at: _Taps = _key('What to read of the teacher.', _TAP, None)
+    student_at: _Names = _key('What to read of the student.', _TAP, None)
+    teacher_at: _Names = _key('What to read of the teacher.', _TAP, None)
+    teacher: _Names = _key(
+        'Which of `teachers` teaches: a name, or a list of names, of whose '
+        'tensors the mean is compared. None: the only one.',
+        _TEACHER,
+        None,
+    )
     layout: _Axes | None = _key(
         "What the axes of both tensors mean: 'NCHW' and 'NHWC' are maps, "
         "'NLC' and 'NCL' tokens of the image's grid, 'NC' vectors (with more "
@@ -298,22 +328,33 @@ class EntrySpec(Spec):
         )
 
 
-def read_entry(name: str, given: object) -> EntrySpec:
+def _check_name(key: str, what: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f'`{key}` has {what} named {name!r}. Use lower-case letters, '
+            'digits and underscores, beginning with a letter.'
+        )
+
+
+def read_entry(
+    name: str, given: object, teachers: Collection[str] = (ONLY_TEACHER,)
+) -> EntrySpec:
     """Read an entry of ``distill``.
 
     Args:
         name (str): Its name.
         given (Mapping): Its keys and values.
+        teachers (Collection[str]): The names of the distiller's teachers.
+            Defaults to one without a name of its own.
+
+    Returns:
+        EntrySpec: Its keys; ``teacher`` has the names of its teachers.
 
     Raises:
-        ValueError: If the name misleads or is reserved, or a key is unknown,
-            missing or wrong.
+        ValueError: If the name misleads or is reserved, a key is unknown,
+            missing or wrong, or it is not certain which teacher is meant.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(
-            f'`distill` has an entry named {name!r}. Use lower-case letters, '
-            'digits and underscores, beginning with a letter.'
-        )
+    _check_name('distill', 'an entry', name)
     if 'loss' in name:
         raise ValueError(
             f'`distill` has an entry named {name!r}; MMEngine adds up every '
@@ -329,32 +370,89 @@ def read_entry(name: str, given: object) -> EntrySpec:
         raise ValueError(
             f'`distill.{name}` is {given!r}. Write dict(at=..., loss=...).'
         )
-    return EntrySpec.read(given, f'distill.{name}')
+    spec = EntrySpec.read(given, f'distill.{name}')
+    spec.teacher = _teachers_of(f'distill.{name}', spec, teachers)
+    return spec
+
+
+def _teachers_of(
+    key: str, spec: EntrySpec, teachers: Collection[str]
+) -> tuple[str, ...]:
+    """The names of the teachers of an entry."""
+    if spec.teacher is None:
+        if len(teachers) == 1:
+            return tuple(teachers)
+        raise ValueError(
+            f'`{key}` does not say which teacher it reads. There are '
+            f'{", ".join(map(repr, teachers))}. Add for instance '
+            f'teacher={next(iter(teachers))!r}, or a list of names, whose '
+            'mean is compared.'
+        )
+    for name in spec.teacher:
+        if name not in teachers:
+            raise ValueError(
+                f'`{key}.teacher` is {name!r}, but there is no such teacher. '
+                + did_you_mean(name, teachers)
+            )
+    if len({*spec.teacher}) < len(spec.teacher):
+        raise ValueError(
+            f'`{key}.teacher` is {list(spec.teacher)}, which names one twice. '
+            'Name each once.'
+        )
+    if len(spec.teacher) > 1 and spec.teacher_head is not None:
+        raise ValueError(
+            f'`{key}` has `teacher_head`, a module of one teacher, and as '
+            f'`teacher` {list(spec.teacher)}. Name one teacher, or use a '
+            'neck and a loss that ask for no head.'
+        )
+    return spec.teacher
 
 
 class TeacherSpec(Spec):
     """Which network teaches, and how it runs."""
 
+    module: Any = _key(
+        'A network that no config describes, instead of `config`: what '
+        'returns it, a function, a class or a classmethod by its path '
+        "('timm.create_model'), or in Python the built module itself.",
+        'Write the path of something that returns a network, for instance '
+        "'timm.create_model', 'torchvision.models.resnet50' or "
+        "'transformers.AutoModel.from_pretrained'.",
+        None,
+    )
+    kwargs: Any = _key(
+        'The keyword arguments of `module`. None: none.',
+        "Write a dict, for instance dict(model_name='resnet50').",
+        None,
+    )
     config: Any = _key(
         "The teacher's whole config: a path (from the current directory, or "
         'beside the config file that is read), a package::name, or the '
         "config itself. Of a distiller's it is the student that teaches.",
         "Add teacher=dict(config=...), a path, a 'package::name' or the "
         'config itself.',
+        None,
+        validate_default=True,
     )
     checkpoint: str | Path | None = _key(
         'Its weights, a file of torch or safetensors (looked for as config '
         "is), or an https URL: a plain model's, an MMEngine run's, or a "
-        "distiller's checkpoint. None means a random teacher, on purpose; it "
-        'has to be said.',
+        "distiller's checkpoint. None means a random teacher, on purpose, or "
+        'the weights with which `module` builds it; it has to be said.',
         'Add teacher=dict(checkpoint=...), a file or an https URL; None for '
         'a random teacher, if that is what you want.',
     )
     data_preprocessor: Any = _key(
         'What normalises its images, dict(type=...), instead of the '
-        "`data_preprocessor` of its config. None: the config's; if it has "
-        "none, the student's.",
+        "`data_preprocessor` of its config. None: the config's, or what the "
+        "library of `module` says; if there is none, the student's.",
         f'Write dict(type=...), for instance {EXAMPLE}.',
+        None,
+    )
+    input_size: _Size = _key(
+        "Height and width to which the student's images are resized for the "
+        "teacher; an integer for both. None: the student's.",
+        'Use a positive integer, or (height, width).',
         None,
     )
     strict: bool = _key(
@@ -399,15 +497,62 @@ class TeacherSpec(Spec):
         False,
     )
 
+    @model_validator(mode='before')
+    @classmethod
+    def _built_with_weights(cls, given: Mapping) -> Mapping:
+        if isinstance(given.get('module'), nn.Module):
+            return {'checkpoint': None, **given}
+        return given
+
+    @field_validator('module')
+    @classmethod
+    def _returns_a_network(cls, given: object, info: ValidationInfo) -> object:
+        key = info.context['key']
+        if not (given is None or isinstance(given, str) or callable(given)):
+            raise cls._wrong('module', repr(given), key)
+        return given
+
+    @field_validator('kwargs')
+    @classmethod
+    def _of_the_module(cls, given: object, info: ValidationInfo) -> object:
+        if given is None:
+            return given
+        module, key = info.data.get('module'), info.context['key']
+        if not isinstance(given, Mapping) or not all(
+            isinstance(name, str) for name in given
+        ):
+            raise cls._wrong('kwargs', repr(given), key)
+        if module is None or isinstance(module, nn.Module):
+            what = 'built already' if module is not None else 'not there'
+            raise ValueError(
+                f'`{key}.kwargs` belongs to `{key}.module`, which is {what}. '
+                'Leave it out.'
+            )
+        return given
+
+    @field_validator('config')
+    @classmethod
+    def _is_one_of_two(cls, given: object, info: ValidationInfo) -> object:
+        key, module = info.context['key'], info.data.get('module', ...)
+        if given is None and module is None:
+            cure = cls.model_fields['config'].json_schema_extra['cure']
+            raise ValueError(
+                f'`{key}` has no `config`. {cure} A network of another '
+                'library is a `module` instead.'
+            )
+        if given is not None and module not in (None, ...):
+            raise ValueError(
+                f'`{key}` has `config` and also `module`. Leave one out; on '
+                f'the command line by `model.{key}.config=None`.'
+            )
+        return given
+
     @field_validator('data_preprocessor')
     @classmethod
     def _is_dict(cls, given: object, info: ValidationInfo) -> object:
+        key = info.context['key']
         if given is not None and not isinstance(given, Mapping):
-            cure = cls.model_fields['data_preprocessor'].json_schema_extra
-            key = info.context['key']
-            raise ValueError(
-                f'`{key}.data_preprocessor` is {given!r}. {cure["cure"]}'
-            )
+            raise cls._wrong('data_preprocessor', repr(given), key)
         return given
 
 
@@ -418,9 +563,17 @@ class DistillerSpec(Spec):
         "The student's model configuration: the `model` of its recipe.",
         "Add student=_base_.model, the recipe's `model`.",
     )
+    teachers: Any = _key(
+        'Several teachers by name, each a dict of its keys or a built '
+        'module, instead of `teacher`. A teacher of None is left out.',
+        'Write teachers=dict(NAME=dict(config=..., checkpoint=...), ...).',
+        None,
+    )
     teacher: Any = _key(
-        'The teacher, a dict of its keys.',
+        'The teacher, a dict of its keys or a built module.',
         'Write teacher=dict(config=..., checkpoint=...).',
+        None,
+        validate_default=True,
     )
     distill: Any = _key(
         'The entries by name, each a dict of its keys. An entry of None is '
@@ -480,18 +633,62 @@ class DistillerSpec(Spec):
             )
         return student
 
-    @field_validator('teacher', 'distill')
+    @field_validator('distill')
     @classmethod
     def _is_dict(cls, given: object, info: ValidationInfo) -> object:
-        if isinstance(given, Mapping):
+        if not isinstance(given, Mapping):
+            raise cls._wrong(info.field_name, _shown(given))
+        return given
+
+    @field_validator('teachers')
+    @classmethod
+    def _are_named(cls, given: object) -> object:
+        if given is None:
+            return None
+        if not isinstance(given, Mapping):
+            raise cls._wrong('teachers', _shown(given))
+        for name, teacher in given.items():
+            _check_name('teachers', 'a teacher', name)
+            if hasattr(nn.ModuleDict(), name):
+                raise ValueError(
+                    f'`teachers` has a teacher named {name!r}, which is '
+                    "reserved. Choose another name, for instance 'dino'."
+                )
+            if not isinstance(teacher, Mapping | nn.Module | None):
+                raise ValueError(
+                    f'`teachers.{name}` is {_shown(teacher)}. Write '
+                    'dict(config=..., checkpoint=...).'
+                )
+        if not any(teacher is not None for teacher in given.values()):
+            raise cls._wrong('teachers', _shown(given))
+        return given
+
+    @field_validator('teacher')
+    @classmethod
+    def _is_the_only_one(cls, given: object, info: ValidationInfo) -> object:
+        several = info.data.get('teachers', ...) is not None
+        if several and given is not None:
+            raise ValueError(
+                f'`{info.context["key"]}` has `teacher` and also `teachers`. '
+                'Give all of them in `teachers`, by name, and leave the '
+                'other out.'
+            )
+        if several or isinstance(given, Mapping | nn.Module):
             return given
-        name = info.field_name
-        several = name == 'teacher' and isinstance(given, list | tuple)
-        raise ValueError(
-            f'`{name}` is {_shown(given)}. '
-            + ('A distiller has one teacher. ' if several else '')
-            + cls.model_fields[name].json_schema_extra['cure']
-        )
+        cure = cls.model_fields['teacher'].json_schema_extra['cure']
+        if given is None:
+            key = info.context['key']
+            raise ValueError(f'`{key}` has no `teacher`. {cure}')
+        if isinstance(given, list | tuple):
+            cure = cls.model_fields['teachers'].json_schema_extra['cure']
+            cure = f'Several teachers have names. {cure}'
+        raise ValueError(f'`teacher` is {_shown(given)}. {cure}')
+
+    @property
+    def teachers_by_name(self) -> dict[str, Mapping | nn.Module]:
+        """All teachers, without those of None."""
+        given = self.teachers or {ONLY_TEACHER: self.teacher}
+        return {name: each for name, each in given.items() if each is not None}
 
 
 def _shown(value: object) -> str:
@@ -502,11 +699,14 @@ def _shown(value: object) -> str:
     return text if len(text) < 80 else f'a {type(value).__name__}'
 
 
-def read_entries(distill: Mapping) -> dict[str, EntrySpec]:
+def read_entries(
+    distill: Mapping, teachers: Collection[str] = (ONLY_TEACHER,)
+) -> dict[str, EntrySpec]:
     """Read all entries of ``distill``, without those of None.
 
     Args:
         distill (Mapping): The entries by name.
+        teachers (Collection[str]): See :func:`read_entry`.
 
     Raises:
         ValueError: See :func:`read_entry`. Where an entry is not whole,
@@ -517,7 +717,7 @@ def read_entries(distill: Mapping) -> dict[str, EntrySpec]:
         if given is None:
             continue
         try:
-            specs[name] = read_entry(name, given)
+            specs[name] = read_entry(name, given, teachers)
         except ValueError as error:
             others = [n for n, e in distill.items() if _is_whole(e)]
             if not others or name in others or not isinstance(given, Mapping):

@@ -2,41 +2,42 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
 from mmdiffkd.utils import (
     class_names,
-    load_config,
     load_weights,
-    plain_config,
     plain_state_dict,
     read_checkpoint,
 )
-from mmdiffkd.utils.naming import left_over_hint
 
 from .folding import fold_batch_norms
 from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
+from .libraries import check_agreement, preprocessor_for
 from .normalization import (
     EXAMPLE,
     Conversion,
     Normalization,
-    build_preprocessor,
     describe,
     match_preprocessors,
 )
-from .spec import TeacherSpec
+from .probe import tapped_levels
+from .recognition import Tapped
+from .rois import box_head_of
+from .spec import ONLY_TEACHER, TeacherSpec
 from .taps import Taps
+from .teacher_network import build_from_config as build_from_config
+from .teacher_network import build_teacher_network
 
 #: How far folding and layout may move a tapped tensor, relative to its norm.
 TOLERANCE = 1e-4
@@ -48,24 +49,6 @@ _DTYPES = {
     'float16': torch.float16,
 }
 _MISSING = object()
-
-
-def build_from_config(config: Config) -> nn.Module:
-    """Build the model of a config under that config's own scope.
-
-    Args:
-        config (Config): A whole config, as a recipe's file gives it.
-
-    Returns:
-        nn.Module: The model; a top-level ``data_preprocessor`` goes to it,
-        as MMEngine's runner does.
-    """
-    model = config.model.copy()
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
-    if config.get('default_scope') is not None:
-        model.setdefault('_scope_', config.default_scope)
-    return MMENGINE_MODELS.build(model)
 
 
 class FrozenTeacher(nn.Module):
@@ -84,6 +67,9 @@ class FrozenTeacher(nn.Module):
     Args:
         config (str, Path, dict or Config): The teacher's whole config.
         checkpoint (str, Path or None): Its weights; None for random ones.
+        spec (TeacherSpec, optional): All its keys, in place of the others.
+        key (str): Where it stands in the distiller's config, for messages.
+            Defaults to 'teacher'.
         **keys: The other keys of :class:`~.spec.TeacherSpec`.
 
     Raises:
@@ -94,6 +80,9 @@ class FrozenTeacher(nn.Module):
         self,
         config: str | Path | dict | Config = None,
         checkpoint: str | Path | None = _MISSING,
+        *,
+        spec: TeacherSpec | None = None,
+        key: str = ONLY_TEACHER,
         **keys,
     ) -> None:
         super().__init__()
@@ -101,7 +90,12 @@ class FrozenTeacher(nn.Module):
             keys['config'] = config
         if checkpoint is not _MISSING:
             keys['checkpoint'] = checkpoint
-        spec = TeacherSpec.read(keys, 'teacher')
+        spec = spec or TeacherSpec.read(keys, key)
+        self.key = key
+        #: What the log calls it.
+        self.label = 'teacher'
+        if key != ONLY_TEACHER:
+            self.label += f' {key.rpartition(".")[2]!r}'
         self.checkpoint = spec.checkpoint
         self.strict = spec.strict
         self.trusted = spec.trusted
@@ -114,36 +108,10 @@ class FrozenTeacher(nn.Module):
         self._forward_to_taps = forward_to_taps
         if spec.compile:
             self._forward_to_taps = torch.compile(forward_to_taps)
-        config = load_config(spec.config)
-        if 'model' not in config:
-            raise ValueError(
-                '`teacher.config` is no whole config: it has no key `model`. '
-                'Give dict(model=..., default_scope=...) or a file.'
-            )
-        config = plain_config(config)
-        try:
-            network = build_from_config(config)
-        except TypeError as error:
-            raise TypeError(
-                f'`teacher.config`: {error}{left_over_hint(error)}'
-            ) from error
-        network = revert_sync_batchnorm(network)
+        self.input_size = spec.input_size
+        self._built = build_teacher_network(spec, key)
+        network = self._built.network
         self._preprocessor_is_given = spec.data_preprocessor is not None
-        if self._preprocessor_is_given:
-            network.data_preprocessor = build_preprocessor(
-                spec.data_preprocessor, network, config
-            )
-        self._preprocessor_is_missing = not (
-            self._preprocessor_is_given
-            or config.model.get('data_preprocessor')
-            or config.get('data_preprocessor')
-        )
-        # Initialising would draw again what timm's networks have loaded.
-        brings = (
-            part.get('pretrained') is True
-            for part in (config.model, config.model.get('backbone') or {})
-        )
-        self._brings_weights = self.checkpoint is None and any(brings)
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
@@ -155,32 +123,73 @@ class FrozenTeacher(nn.Module):
         self._folded = False
         self._conversion: Conversion | None = None
 
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Say which of several teachers an error is about."""
+        try:
+            yield
+        except ValueError as error:
+            if self.key == ONLY_TEACHER or self.key in str(error):
+                raise
+            raise ValueError(f'`{self.key}`: {error}') from error
+
     @property
     def is_random(self) -> bool:
         """Whether no weights are loaded into it."""
-        return self.checkpoint is None and not self._brings_weights
+        return self.checkpoint is None and not self._built.maker
+
+    def head(self, path: str) -> tuple[nn.Module, torch.Size]:
+        """A module of the network, and the shape of what it returns.
+
+        Args:
+            path (str): Its path, one of the taps.
+        """
+        return self.network.get_submodule(path), self._shapes[path][0]
 
     def attach(
         self, taps: list[str], input_shape: tuple[int, ...]
-    ) -> dict[str, list[torch.Size]]:
-        """Tap the network and find the shapes, see :func:`~.probe.dry_run`.
+    ) -> dict[str, list[Tapped]]:
+        """Tap the network and see what the taps yield.
 
         Args:
             taps (list[str]): The taps.
             input_shape (tuple[int, ...]): The shape of the student's images,
                 (C, H, W) or (T, C, H, W).
+
+        Returns:
+            dict[str, list[Tapped]]: The tensors of each tap, one a level.
+
+        Raises:
+            ValueError: If a tap is at fault, or the network does not run on
+                images of this shape.
         """
+        if self.input_size is not None:
+            in_boxes = [tap for tap in taps if box_head_of(tap)]
+            if in_boxes:
+                raise ValueError(
+                    f'`{self.key}.input_size` is {self.input_size}, but '
+                    f'{in_boxes[0]!r} is in a RoI head, which runs on boxes '
+                    "in the student's images. Leave it out."
+                )
+            input_shape = (*input_shape[:-2], *self.input_size)
         self.taps = Taps(self.network, taps, 'teacher')
-        self._input_shape, shapes, self._heads = find_shape(
+        self._input_shape, self._shapes, self._heads = find_shape(
             self.network, self.taps, [input_shape], training=False
         )
         if self.taps.stops and self._forward_to_taps is not forward_to_taps:
             raise ValueError(
-                f'`teacher.compile` is True, but to reach {taps} '
+                f'`{self.key}.compile` is True, but to reach {taps} '
                 f'{type(self.network).__name__} is stopped at the last of '
                 'them, which cannot be compiled. Leave it out.'
             )
-        return shapes
+        return tapped_levels(
+            self.network,
+            self.taps,
+            self._shapes,
+            self._input_shape,
+            training=False,
+            image=self.input_size,
+        )
 
     def match_student(self, student: nn.Module) -> None:
         """See what the student can inherit.
@@ -192,7 +201,9 @@ class FrozenTeacher(nn.Module):
             ValueError: If ``inherit`` names what one of the two lacks, or
                 nothing that fits.
         """
-        self._matches = match_tensors(self.inherit, student, self.network)
+        self._matches = match_tensors(
+            self.inherit, student, self.network, self.key
+        )
 
     def initialize_student(self, student: nn.Module) -> None:
         """Give the student the loaded values below the paths of ``inherit``.
@@ -203,7 +214,7 @@ class FrozenTeacher(nn.Module):
         Args:
             student (nn.Module): The student.
         """
-        inherit(student, self._matches, self._initial_values)
+        inherit(student, self._matches, self._initial_values, self.label)
 
     def init_weights(self) -> None:
         """Load or initialise the weights, then apply the switches for speed.
@@ -228,10 +239,9 @@ class FrozenTeacher(nn.Module):
             self._speed_up()
 
     def _load_weights(self) -> None:
-        if self._brings_weights:
+        if self.checkpoint is None and self._built.maker:
             print_log(
-                "The teacher's weights are those that `pretrained=True` in "
-                'its config loaded.',
+                f"The {self.label}'s weights are {self._built.maker}.",
                 'current',
             )
             return
@@ -243,7 +253,8 @@ class FrozenTeacher(nn.Module):
             if hasattr(self.network, 'init_weights'):
                 self.network.init_weights()
             print_log(
-                'The teacher is random (teacher.checkpoint=None).', 'current'
+                f'The {self.label} is random ({self.key}.checkpoint=None).',
+                'current',
             )
             return
         checkpoint = read_checkpoint(self.checkpoint, trusted=self.trusted)
@@ -260,7 +271,10 @@ class FrozenTeacher(nn.Module):
             str(self.checkpoint),
             self.strict,
         )
-        print_log(f'Teacher weights: {self.checkpoint}', 'current')
+        print_log(
+            f'{self.label.capitalize()} weights: {self.checkpoint}',
+            'current',
+        )
         self.classes = class_names(checkpoint.get('meta'))
 
     @torch.no_grad()
@@ -280,7 +294,10 @@ class FrozenTeacher(nn.Module):
                 self.network, lambda: self._read(images, self.taps.taps)
             )
             self._folded = count > 0
-            print_log(f'Teacher: {count} batch norms folded', 'current')
+            print_log(
+                f'{self.label.capitalize()}: {count} batch norms folded',
+                'current',
+            )
             self._check('fold_batch_norm', images, expected, TOLERANCE)
         if self.channels_last:
             for module in self.network.modules():
@@ -296,8 +313,9 @@ class FrozenTeacher(nn.Module):
                     'dtype', images, expected, COARSE_TOLERANCE
                 )
             print_log(
-                f'Teacher in {self.dtype}: what its taps yield for random '
-                f'images differs by {moved:.1%} of its norm at most',
+                f'{self.label.capitalize()} in {self.dtype}: what its taps '
+                f'yield for random images differs by {moved:.1%} of its norm '
+                'at most',
                 'current',
             )
         elif device.type != 'cpu':
@@ -315,7 +333,7 @@ class FrozenTeacher(nn.Module):
             found = self._read(images, self.taps.taps)
         except RuntimeError as error:
             raise ValueError(
-                f'`teacher.{switch}` is set, with which '
+                f'`{self.key}.{switch}` is set, with which '
                 f'{type(self.network).__name__} cannot run on '
                 f'{images.device.type}: {error}. Leave it out.'
             ) from error
@@ -328,7 +346,7 @@ class FrozenTeacher(nn.Module):
         # Written so that NaN is refused.
         if not moved <= limit:
             raise ValueError(
-                f'`teacher.{switch}` moves what the teacher yields by '
+                f'`{self.key}.{switch}` moves what the teacher yields by '
                 f'{moved:.1e} of its norm; more than {limit:g} is no '
                 'rounding. Leave it out.'
             )
@@ -337,10 +355,11 @@ class FrozenTeacher(nn.Module):
     def match_input(self, student_preprocessor: nn.Module | None) -> None:
         """Prepare for input normalised by the student's preprocessor.
 
-        A teacher whose config has no ``data_preprocessor`` takes a copy of
-        the student's. Where the teacher's own differs in mean, standard
-        deviation or channel order, its input is converted. The log says what
-        normalises the images of both.
+        A teacher whose config has no ``data_preprocessor``, and of which no
+        library says what it takes, takes a copy of the student's. Where the
+        teacher's own differs in mean, standard deviation or channel order,
+        its input is converted. The log says what normalises the images of
+        both.
 
         Args:
             student_preprocessor (nn.Module, optional): What normalises the
@@ -350,23 +369,33 @@ class FrozenTeacher(nn.Module):
             ValueError: If the two cannot be converted into each other.
         """
         own = getattr(self.network, 'data_preprocessor', None)
+        said, silent = self._built.statistics, self._built.says_nothing
+        if said is not None and self._preprocessor_is_given:
+            check_agreement(said, own, self.key)
+        elif said is not None and silent:
+            own = preprocessor_for(said, student_preprocessor, self.key)
+            if own is None:
+                return
+            self._take_preprocessor(own)
         found = Normalization.of(own)
-        missing = self._preprocessor_is_missing and found and found.raw
-        if missing and student_preprocessor is not None:
-            copied = copy.deepcopy(student_preprocessor)
-            copied.requires_grad_(False)
-            self.network.data_preprocessor = copied.eval()
-            self._preprocessor_is_given = True
+        if silent and found and found.raw and student_preprocessor is not None:
             own = student_preprocessor
+            self._take_preprocessor(copy.deepcopy(own))
             print_log(
-                "The teacher's config has no `data_preprocessor`. The teacher "
-                f"takes the student's: {describe(own)}. If it was trained "
-                'with another, set `teacher.data_preprocessor`, for instance '
-                f'{EXAMPLE}.',
+                f"{silent} The {self.label} takes the student's: "
+                f'{describe(own)}. If it was trained with another, set '
+                f'`{self.key}.data_preprocessor`, for instance {EXAMPLE}.',
                 'current',
                 logging.WARNING,
             )
-        self._conversion = match_preprocessors(student_preprocessor, own)
+        self._conversion = match_preprocessors(
+            student_preprocessor, own, self.label
+        )
+
+    def _take_preprocessor(self, preprocessor: nn.Module) -> None:
+        preprocessor.requires_grad_(False)
+        self.network.data_preprocessor = preprocessor.eval()
+        self._preprocessor_is_given = True
 
     @torch.no_grad()
     def forward(
@@ -398,6 +427,10 @@ class FrozenTeacher(nn.Module):
             self.to(inputs.device)
         if self._conversion is not None:
             inputs = self._conversion(inputs)
+        if self.input_size not in (None, tuple(inputs.shape[-2:])):
+            inputs = _resized(inputs, self.input_size)
+            # Their sizes are those of the student's images.
+            data_samples = None
         if self.channels_last:
             inputs = _channels_last(inputs)
         # Nothing stops in a compiled graph.
@@ -471,3 +504,34 @@ def _channels_last(images: Tensor) -> Tensor:
     if images.dim() != 4:
         return images
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W), or the frames of clips, in another size."""
+    resized = F.interpolate(
+        images.flatten(0, -4), size, mode='bilinear', antialias=True
+    )
+    return resized.unflatten(0, images.shape[:-3])
+
+
+def build_teachers(
+    given: Mapping[str, Mapping | nn.Module],
+) -> dict[str, FrozenTeacher]:
+    """Build all teachers of a distiller.
+
+    Args:
+        given (Mapping): By name, the keys of each or a built network.
+
+    Raises:
+        ValueError: If a key is missing, unknown or wrong.
+    """
+    built = {}
+    for name, teacher in given.items():
+        key = ONLY_TEACHER
+        if list(given) != [ONLY_TEACHER]:
+            key = f'teachers.{name}'
+        if isinstance(teacher, nn.Module):
+            teacher = dict(module=teacher)
+        spec = TeacherSpec.read(teacher, key)
+        built[name] = FrozenTeacher(spec=spec, key=key)
+    return built

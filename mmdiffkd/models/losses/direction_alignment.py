@@ -12,10 +12,12 @@ from .operands import unit
 class DirectionAlignmentLoss(DistillLoss):
     """1 minus the cosine between student and teacher, averaged over samples.
 
-    Each position of a map is a sample. A vector without length, which a
-    projector that ends in ReLU can give, has the cosine 0 with everything.
+    Each position of a map, a token of a transformer, is a sample. A vector
+    without length, which a projector that ends in ReLU can give, has the
+    cosine 0 with everything.
 
-    PEFD's released code takes loss_weight = 25 on pooled features.
+    PEFD's released code takes loss_weight = 25 on pooled features. AM-RADIO
+    takes 1 for class tokens, and :class:`RADIOLoss` for maps.
 
     Args:
         loss_weight (float): Factor of the loss. Defaults to 1.0.

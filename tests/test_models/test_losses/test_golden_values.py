@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from waves import wave
 
 from mmdiffkd.analysis.similarity import linear_cka
 from mmdiffkd.models.losses import (
@@ -30,13 +31,6 @@ from mmdiffkd.models.losses import (
     VIDLoss,
 )
 from mmdiffkd.models.losses.crd import contrast_loss
-
-
-def wave(function, frequency: float, phase: float, *shape: int) -> Tensor:
-    count = torch.Size(shape).numel()
-    index = torch.arange(count, dtype=torch.float64)
-    return function(frequency * index + phase).reshape(shape)
-
 
 # Logits with labels, maps, and vectors, of student and teacher.
 LOGITS = (

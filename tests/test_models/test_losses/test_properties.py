@@ -146,7 +146,12 @@ CASES = {
     'PKTLoss': Case(VECTOR),
     'SPLoss': Case(VECTOR),
     'SPLoss, maps': Case(MAP),
+    'RADIOLoss': Case(VECTOR),
+    'RADIOLoss, maps': Case(MAP),
     'SmoothL1Loss': Case(VECTOR, {'beta': 0.5}),
+    'SmoothL1Loss, normalized teacher': Case(
+        MAP, {'normalize_teacher': True}, identical=None
+    ),
     'VIDLoss': Case(VECTOR, {'teacher_channels': 10}, identical=None),
     'VIDLoss, maps': Case(MAP, {'teacher_channels': 3}, identical=None),
 }
@@ -302,6 +307,8 @@ def test_does_not_wait_for_the_device(name):
         ('KLDivergence, maps', {'reduction': 'sum'}),
         ('KLDivergence, groups', {}),
         ('LSHLoss, maps', {'with_l2': True}),
+        ('RADIOLoss, maps', {}),
+        ('SmoothL1Loss, normalized teacher', {}),
     ],
 )
 def test_positions_of_a_map_are_samples(name, arguments):
@@ -378,7 +385,7 @@ def test_other_sizes_must_be_equal(name):
         (
             'feature',
             'map',
-            'ATLoss ChannelWiseDivergence FGDLoss LDLoss PKDLoss',
+            'ATLoss ChannelWiseDivergence FGDLoss GramLoss LDLoss PKDLoss',
         ),
         ('feature', 'vector', 'CRDLoss DKDLoss'),
         (
@@ -391,7 +398,8 @@ def test_other_sizes_must_be_equal(name):
         (
             'any_channels',
             True,
-            'ATLoss AngleWiseRKD CRDLoss DistanceWiseRKD PKTLoss SPLoss',
+            'ATLoss AngleWiseRKD CRDLoss DistanceWiseRKD GramLoss PKTLoss '
+            'SPLoss',
         ),
     ],
 )
