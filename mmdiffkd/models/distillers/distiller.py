@@ -1,7 +1,14 @@
 """The distiller: a student that trains beside a frozen teacher."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import nullcontext
 from typing import Any
 
@@ -28,9 +35,11 @@ from .nested import check_student, check_teacher
 from .preparation import prepare_losses
 from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
+from .scheduled import Scheduled
 from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
+from .task import Task
 from .teacher import FrozenTeacher
 
 
@@ -50,6 +59,10 @@ class Distiller(BaseModel):
 
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
+
+    With ``task_weight`` 0 nothing of the student runs behind its taps, and
+    a batch needs no annotations. What no entry trains then is as idle as an
+    entry whose weight is 0.
 
     Everything but the student draws from random streams of its own, so that
     with all weights at 0 the student's training is bit for bit the plain
@@ -72,6 +85,11 @@ class Distiller(BaseModel):
             ``input_size``. Defaults to None: the channels are those of the
             student's first convolution or of its data preprocessor's mean,
             else 3.
+        task_weight (float): Multiplies the student's own losses. Defaults
+            to 1.0.
+        task_schedule (dict, optional): The keys of
+            :class:`~.spec.ScheduleSpec`: how ``task_weight`` changes over a
+            run. Defaults to None.
 
     Raises:
         ValueError: If an argument is missing, unknown or wrong, or a tap, an
@@ -87,11 +105,14 @@ class Distiller(BaseModel):
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
+        task_weight: float = 1.0,
+        task_schedule: dict | None = None,
         **unknown,
     ) -> None:
         required = dict(student=student, teacher=teacher, distill=distill)
         given = {k: v for k, v in required.items() if v is not None}
-        DistillerSpec.read(given | unknown, 'model')
+        task = dict(task_weight=task_weight, task_schedule=task_schedule)
+        spec = DistillerSpec.read(given | task | unknown, 'model')
         if isinstance(student, nn.Module):
             if data_preprocessor is not None:
                 raise ValueError(
@@ -120,6 +141,9 @@ class Distiller(BaseModel):
                 # The student holds it; here it is found like any attribute.
                 del self._modules['data_preprocessor']
             self.student = student
+            self.student_task = Task(
+                student, spec.task_weight, spec.task_schedule
+            )
             check_student(student)
             self._build(
                 teacher,
@@ -194,6 +218,44 @@ class Distiller(BaseModel):
         self._sampled_boxes = SampledBoxes(
             self.student, self._boxes_of.values()
         )
+        self.student_task.prepare(
+            self.distill, self.student_taps, self._heads_of, shape
+        )
+        if not self.student_task.always_active:
+            self.check_trains(0, 0)
+
+    def check_trains(self, epoch: int, iteration: int) -> None:
+        """See that something is trained at a point of a run.
+
+        Args:
+            epoch (int): The epoch, counted from 0.
+            iteration (int): The iteration, counted from 0.
+
+        Raises:
+            ValueError: If the weights of the task and of all entries are 0.
+        """
+        if any(w.scale_at(epoch, iteration) for w in self.scheduled.values()):
+            return
+        when, cure = '', 'Give one of them a weight above 0.'
+        if not all(w.schedule.constant for w in self.scheduled.values()):
+            when = f' in epoch {epoch + 1} (iteration {iteration + 1})'
+            cure += ' The `stop` of a schedule must not come before the end.'
+        raise ValueError(
+            '`model.task_weight` and the weights of all entries of `distill` '
+            f'are 0{when}, so that nothing is trained. {cure}'
+        )
+
+    @property
+    def scheduled(self) -> dict[str, Scheduled]:
+        """The weights that schedules change, by the key of the schedule."""
+        return {
+            'model.task_schedule': self.student_task,
+            **{f'distill.{n}.schedule': e for n, e in self.distill.items()},
+        }
+
+    def _heads_of(self, taps: Iterable[str]) -> list[str]:
+        """The student's heads that have to be called for some taps."""
+        return sorted({self._heads[t] for t in taps if t in self._heads})
 
     def init_weights(self) -> None:
         """Initialise the student as its recipe does, then everything else.
@@ -242,7 +304,8 @@ class Distiller(BaseModel):
 
         An entry whose weight is 0, or whose RoI head sampled no box,
         contributes a loss of exactly 0 that touches its parameters. If all
-        weights are 0, the teacher is not run.
+        weights are 0, the teacher is not run. If ``task_weight`` is 0, a
+        ``loss_task`` of exactly 0 takes the place of the student's losses.
 
         Args:
             inputs (Tensor): Normalised images (B, C, H, W). Of a list of
@@ -258,13 +321,7 @@ class Distiller(BaseModel):
         if active:
             self._inputs.check(inputs)
         seed = self._next_seed()
-        taps = dict.fromkeys(tap for e in active for tap in e.student_at)
-        with (
-            self._inputs.record(inputs) if active else nullcontext(),
-            self.student_taps.record(taps),
-            self._sampled_boxes.record() as sampled,
-        ):
-            losses = dict(self.student(inputs, data_samples, mode='loss'))
+        losses, sampled = self._run_student(inputs, data_samples, active)
         # A cascade without boxes leaves out its later stages.
         active = [
             e
@@ -301,6 +358,57 @@ class Distiller(BaseModel):
             for key, value in metrics.items():
                 self.metrics[f'{DISTILL_PREFIX}{name}.{key}'] = value
         return losses
+
+    def _run_student(
+        self, inputs: Tensor, data_samples: list | None, active: list[Entry]
+    ) -> tuple[dict, Mapping[str, Sampled]]:
+        """The weighted losses of the task, and the boxes sampled for them.
+
+        The student's taps of the entries have recorded then.
+        """
+        taps = dict.fromkeys(tap for e in active for tap in e.student_at)
+        if not self.student_task.active:
+            if not isinstance(inputs, Tensor):
+                raise ValueError(
+                    '`model.task_weight` is 0, and a batch gives the student '
+                    f'a {type(inputs).__name__}. Without its own losses it '
+                    'runs on one tensor of images: let the pipeline give one '
+                    'image a sample.'
+                )
+            # Nothing stops in a compiled graph.
+            stops = self.student_taps.stops
+            run = self._run_uncompiled if stops else self._run_to_taps
+            run(inputs, taps, data_samples)
+            return self.student_task.idle(self.distill), {}
+        with (
+            self._inputs.record(inputs) if active else nullcontext(),
+            self.student_taps.record(taps),
+            self._sampled_boxes.record() as sampled,
+        ):
+            losses = dict(self.student(inputs, data_samples, mode='loss'))
+        return self.student_task.weigh(losses), sampled
+
+    def _run_to_taps(
+        self,
+        inputs: Tensor,
+        taps: Collection[str],
+        data_samples: list | None = None,
+    ) -> None:
+        """Run the student as far as taps need it, so that they record."""
+        if not taps:
+            return
+        given = arguments_of(
+            self.student,
+            self._heads_of(taps),
+            inputs,
+            data_samples=data_samples,
+        )
+        with self.student_taps.record(taps, self.student_taps.stops):
+            forward_to_taps(self.student, inputs, given)
+
+    @torch.compiler.disable
+    def _run_uncompiled(self, *how) -> None:
+        self._run_to_taps(*how)
 
     def _teacher_tensors(
         self,
@@ -355,10 +463,10 @@ class Distiller(BaseModel):
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:
             return
-        for name, entry in self.distill.items():
-            if not entry.schedule.constant:
+        for key, weight in self.scheduled.items():
+            if not weight.schedule.constant:
                 raise ValueError(
-                    f'`distill.{name}.schedule` is set, but nothing tells '
+                    f'`{key}` is set, but nothing tells '
                     'the distiller how far training is. Add default_hooks='
                     "dict(distill=dict(type='mmdiffkd.DistillHook')), or "
                     'call set_progress(epoch, iteration) before each step.'
@@ -367,8 +475,8 @@ class Distiller(BaseModel):
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring scheduled weights up to date, both counted from 0."""
         self._progress_is_known = True
-        for entry in self.distill.values():
-            entry.set_progress(epoch, iteration)
+        for weight in self.scheduled.values():
+            weight.set_progress(epoch, iteration)
 
     def _meta_supply(self, head: str | None, batch_size: int) -> dict:
         if head is None:
@@ -451,12 +559,15 @@ class Distiller(BaseModel):
             prepare_losses(entry, checked, self._teacher_tensors)
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the entries whose weight is 0 now."""
+        """Parameters of entries whose weight is 0 now, and untrained ones."""
         return [
-            parameter
-            for entry in self.distill.values()
-            if not entry.active
-            for parameter in entry.parameters()
+            *self.student_task.untrained(self.distill).values(),
+            *(
+                parameter
+                for entry in self.distill.values()
+                if not entry.active
+                for parameter in entry.parameters()
+            ),
         ]
 
     @torch.no_grad()
@@ -479,13 +590,8 @@ class Distiller(BaseModel):
         self.eval()
         try:
             taps = {tap for e in shown.values() for tap in e.student_at}
-            heads = sorted({self._heads[t] for t in taps if t in self._heads})
-            given = arguments_of(self.student, heads, inputs)
-            with (
-                isolated_randomness(),
-                self.student_taps.record(taps, self.student_taps.stops),
-            ):
-                forward_to_taps(self.student, inputs, given)
+            with isolated_randomness():
+                self._run_to_taps(inputs, taps)
             students = {tap: self.student_taps.read(tap) for tap in taps}
             teachers = self._teacher_tensors(inputs, list(shown.values()), {})
             return {
