@@ -6,6 +6,7 @@ import torch
 from distill_steps import distillation
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
+from no_sync import NoSynchronisation
 from tiny_recipes import SIZE, feature_entry
 from torch import nn
 
@@ -46,8 +47,12 @@ def test_nothing_runs_behind_the_taps(ready):
 
 
 def test_inputs_alone_are_enough(ready):
-    model = ready(classifiers(task_weight=0))
-    losses = model(torch.randn(2, 3, SIZE, SIZE), mode='loss')
+    entries = dict(f=dict(at='backbone[-1]', **MSE))
+    model = ready(classifiers(distill=entries, task_weight=0))
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with NoSynchronisation():
+        losses = model(images, mode='loss')
+        sum(losses.values()).backward()
     assert distillation(losses) > 0
 
 
