@@ -44,7 +44,7 @@ def check_annotations(distiller: Distiller, batch: object) -> None:
             if asked := _ANNOTATIONS & set(part.asks_for):
                 raise ValueError(
                     f'{start}`distill.{name}` is active, whose '
-                    f'{type(part).__name__} asks for `{asked.pop()}`. Take a '
+                    f'{type(part).__name__} asks for `{min(asked)}`. Take a '
                     'loss or neck without labels, for instance '
                     "dict(type='KLDivergence') on logits or "
                     "dict(type='MSELoss') on features, or let data set and "
