@@ -49,7 +49,7 @@ def group_norm(module):
         group_norm(child)
 
 
-def build(neck='HandedNoiseNeck', **entry):
+def build(neck='HandedNoiseNeck', task=None, **entry):
     feature = dict(
         at='backbone[-1]',
         neck=dict(type=neck, latent_channels=8),
@@ -59,6 +59,7 @@ def build(neck='HandedNoiseNeck', **entry):
     config = tiny_recipes.distiller(
         tiny_recipes.classifier(norm_cfg=dict(type='GN', num_groups=1)),
         distill=dict(feature=feature),
+        **(task or {}),
     )
     torch.manual_seed(0)
     model = MMENGINE_MODELS.build(config)
@@ -97,7 +98,8 @@ def train(model, rank, world, steps=STEPS):
             gradients = {k: p.grad.clone() for k, p in parameters.items()}
         optimizer.step()
         distance = values['distill.feature.loss_kd']
-        losses.append(torch.stack([values['loss'], distance, total]).detach())
+        task = values['loss'] if 'loss' in values else values['loss_task']
+        losses.append(torch.stack([task, distance, total]).detach())
     logged = model._get_ddp_logging_data() if world > 1 else {}
     return dict(
         losses=torch.stack(losses),
@@ -125,6 +127,10 @@ def main(folder: Path, rank: int, world: int) -> None:
             found['stopped'] = train(build(**stopped), rank, world, 3)[
                 'losses'
             ]
+            without = dict(task_weight=0)
+            ended = dict(task_schedule=dict(stop=1, by_epoch=False))
+            for name, task in (('without task', without), ('ended', ended)):
+                found[name] = train(build(task=task), rank, world, 3)['losses']
             plain = build('DiffKDNeck')
             neck = plain.distill.feature.necks[0]
             feature = torch.zeros(2, 24, 4, 4).double()

@@ -12,16 +12,20 @@ from torch import Tensor
 
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
+from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.naming import type_name
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
 
+from .annotations import check_annotations
 from .nonfinite_hook import NonFiniteHook
 from .other_teachers import check_other_teachers
 from .student_recipe import write_student_recipe
 from .teacher_evaluation import check_classes, evaluate_teacher
 
+#: The values that the student's own task logs, in MMEngine's message hub.
+_TASK_VALUES = 'task_values'
 _CONSTRUCTORS = 'DefaultOptimWrapperConstructor', 'OptimWrapperConstructor'
 
 
@@ -40,6 +44,8 @@ class DistillHook(Hook):
       are (for memory banks). It shows the teacher's features to losses that
       ask for a pass over the data. That pass is skipped on resume.
     - It brings scheduled weights up to date before every step.
+    - It sees that the first batch has the annotations that the losses ask
+      for.
     - It logs the necks' metrics (the mean of gamma, say), averaged on the
       device between two lines of the log.
     - It draws a denoising panel of a few validation images. Panels go to the
@@ -91,6 +97,8 @@ class DistillHook(Hook):
         self._counts: dict[str, int] = defaultdict(int)
         self._off: set[str] = set()
         self._allocated = False
+        self._checked = False
+        self._task_is_off = False
 
     def before_run(self, runner: Runner) -> None:
         """See that model and optimizer are a distiller's; read safely.
@@ -136,24 +144,22 @@ class DistillHook(Hook):
 
         Raises:
             ValueError: If a batch of one image awaits a neck that cannot
-                take it, a schedule counts epochs that never come, or a loss
-                over classes meets a teacher with another order of classes.
+                take it, a schedule counts epochs that never come, nothing is
+                trained at the end, or a loss over classes meets a teacher
+                with another order of classes.
         """
         _check_small_batches(runner)
         distiller = _distiller(runner)
-        for name, entry in distiller.distill.items():
-            schedule = entry.schedule
-            if (
-                schedule.by_epoch
-                and not schedule.constant
-                and not isinstance(runner.train_loop, EpochBasedTrainLoop)
-            ):
-                raise ValueError(
-                    f'`distill.{name}.schedule` counts epochs, but the '
-                    'training loop counts iterations. Set by_epoch=False '
-                    'and give `warmup` and `stop` in iterations.'
-                )
+        _check_schedules(runner, distiller)
         check_classes(runner, distiller)
+        if distiller.student_task.weight == 0 and runner.val_loop is not None:
+            runner.logger.info(
+                'The student is evaluated, because the config has a '
+                '`val_dataloader`, although `model.task_weight` is 0. What '
+                f'nothing trains: {_untrained_modules(distiller)}. To leave '
+                'the evaluation out, set `val_dataloader`, `val_cfg` and '
+                '`val_evaluator` to None.'
+            )
         write_student_recipe(runner)
         if runner.iter == 0:
             _prepare(runner)
@@ -175,6 +181,9 @@ class DistillHook(Hook):
         """Bring scheduled weights up to date."""
         distiller = _distiller(runner)
         distiller.set_progress(runner.epoch, runner.iter)
+        if not self._checked:
+            check_annotations(distiller, data_batch)
+            self._checked = True
         off = {n for n, d in distiller.distill.items() if not d.active}
         for name in sorted(off - self._off):
             runner.logger.info(f'distill.{name} is off from here on.')
@@ -192,6 +201,7 @@ class DistillHook(Hook):
         self._nonfinite.after_train_iter(
             runner, batch_idx, data_batch, outputs
         )
+        self._note_task(runner, outputs or {})
         for key, value in _distiller(runner).metrics.items():
             self._sums[key] = self._sums[key] + value
             self._counts[key] += 1
@@ -208,6 +218,25 @@ class DistillHook(Hook):
             self._counts.clear()
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._maybe_draw(runner, runner.iter + 1)
+
+    def _note_task(self, runner: Runner, outputs: Mapping) -> None:
+        """Say once that the task is off, and take its values off the log."""
+        distiller, hub = _distiller(runner), runner.message_hub
+        task = distiller.student_task
+        if task.always_active or self._task_is_off:
+            return
+        if task.active:
+            # It is saved, so that a resumed run knows it.
+            names = [n for n in outputs if not n.startswith(DISTILL_PREFIX)]
+            hub.update_info(_TASK_VALUES, names)
+            return
+        self._task_is_off = True
+        for name in set(hub.get_info(_TASK_VALUES, ())) - outputs.keys():
+            hub.log_scalars.pop(f'train/{name}', None)
+        runner.logger.info(
+            "The student's own losses are off from here on. What nothing "
+            f'trains now: {_untrained_modules(distiller)}.'
+        )
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Draw a panel, if one is due."""
@@ -348,6 +377,46 @@ def _prepare(runner: Runner) -> None:
                 for batch in batches
             )
         )
+
+
+def _check_schedules(runner: Runner, distiller: Distiller) -> None:
+    for key, weight in distiller.scheduled.items():
+        if (
+            weight.schedule.by_epoch
+            and not weight.schedule.constant
+            and not isinstance(runner.train_loop, EpochBasedTrainLoop)
+        ):
+            raise ValueError(
+                f'`{key}` counts epochs, but the training loop counts '
+                'iterations. Set by_epoch=False and give `warmup` and `stop` '
+                'in iterations.'
+            )
+    # Weights are 0 behind a `stop`, at the end if at all.
+    if not distiller.student_task.always_active:
+        distiller.check_trains(runner.max_epochs - 1, runner.max_iters - 1)
+
+
+def _untrained_modules(distiller: Distiller) -> str:
+    """The modules of the student that nothing trains now, in words."""
+    names = distiller.student_task.untrained(distiller.distill)
+
+    def within(module: torch.nn.Module, path: str) -> list[str]:
+        own = {
+            f'{path}{name}'
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        if not own & names.keys():
+            return []
+        if own <= names.keys():
+            return [path[:-1]]
+        return [
+            found
+            for name, child in module.named_children()
+            for found in within(child, f'{path}{name}.')
+        ]
+
+    return ', '.join(within(distiller.student, '')) or 'none of its modules'
 
 
 def _check_small_batches(runner: Runner) -> None:

@@ -22,9 +22,10 @@ class FSDPStrategy(safety.FSDPStrategy):
     - How checkpoints are written and gradients are clipped:
       :class:`mmdiffkd.safety.FSDPStrategy`.
 
-    Not supported: EMA, pictures of the denoising (``panel_interval``), and
-    what needs the necks before a checkpoint is loaded (memory banks on
-    resume), since ``FlexibleRunner`` loads before hooks are asked.
+    Not supported: EMA, pictures of the denoising (``panel_interval``), a
+    ``task_weight`` of 0, and what needs the necks before a checkpoint is
+    loaded (memory banks on resume), since ``FlexibleRunner`` loads before
+    hooks are asked.
 
     All other arguments are MMEngine's.
 
@@ -61,11 +62,19 @@ class FSDPStrategy(safety.FSDPStrategy):
 
         Raises:
             TypeError: If the model is no distiller.
+            ValueError: If the student's own losses are 0 at a time.
         """
         if not isinstance(model, Distiller):
             raise TypeError(
                 'mmdiffkd.FSDPStrategy shards a mmdiffkd.Distiller, but the '
                 f'model is a {type(model).__name__}. Use '
                 "strategy=dict(type='FSDPStrategy') for a plain recipe."
+            )
+        if not model.student_task.always_active:
+            raise ValueError(
+                '`model.task_weight` is 0, or becomes 0 by '
+                '`model.task_schedule.stop`, which mmdiffkd.FSDPStrategy '
+                "does not support: it gathers the student's parameters for "
+                'its own losses alone. Train without `strategy`.'
             )
         return model.student

@@ -106,6 +106,15 @@ def test_unknown_units(tmp_path, build):
         made._wrap_model(build(tiny_recipes.distiller()))
 
 
+@pytest.mark.parametrize(
+    'task', [dict(task_weight=0), dict(task_schedule=dict(stop=3))]
+)
+def test_without_the_task(tmp_path, build, task):
+    model = build(tiny_recipes.distiller(**task))
+    with pytest.raises(ValueError, match='`model.task_weight` is 0, or'):
+        strategy(tmp_path)._wrap_model(model)
+
+
 def test_plain_model(tmp_path):
     with pytest.raises(TypeError, match="type='FSDPStrategy'"):
         strategy(tmp_path)._wrap_model(nn.Linear(2, 2))

@@ -151,6 +151,15 @@ def test_iterations(tmp_path, sampler, workers):
     check_resumed(tmp_path, config, 'iter_5.pth', 'iter_8.pth')
 
 
+def test_a_task_that_ends(tmp_path):
+    def config():
+        cfg = recipe(tmp_path)
+        cfg.model.task_schedule = dict(warmup=3, stop=3)
+        return cfg
+
+    check_resumed(tmp_path, config)
+
+
 @pytest.mark.slow
 def test_a_seed_that_nobody_chose_comes_from_the_checkpoint(tmp_path, build):
     weights = tmp_path / 'teacher.pth'

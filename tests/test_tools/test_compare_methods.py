@@ -139,7 +139,7 @@ def test_command_with_variants_and_a_failure(fake, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='1 of 2 runs failed'):
         run_tool(monkeypatch, TOOL, *arguments)
     assert 'about to crash' in capsys.readouterr().out
-    assert (fake / 'out/val/good/seed_0/result.json').is_file()
+    assert (fake / 'out/good/seed_0/result.json').is_file()
     assert not (fake / 'out/val.md').exists()
 
 

@@ -1,7 +1,14 @@
 """The distiller: a student that trains beside frozen teachers."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import nullcontext
 from typing import Any
 
@@ -34,9 +41,11 @@ from .nested import check_student
 from .preparation import prepare_losses
 from .probe import shapes_behind_necks, tapped_levels
 from .rois import Sampled, SampledBoxes, pair_box_heads
+from .scheduled import Scheduled
 from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
 from .taps import Taps
+from .task import Task
 from .teacher import FrozenTeacher, build_teachers
 
 
@@ -67,6 +76,10 @@ class Distiller(BaseModel):
     Its state dict is the plain student's plus ``distill.*`` for the necks,
     and it loads a plain student's.
 
+    With ``task_weight`` 0 nothing of the student runs behind its taps, and
+    a batch needs no annotations. What no entry trains then is as idle as an
+    entry whose weight is 0.
+
     Everything but the student draws from random streams of its own, so that
     with all weights at 0 the student's training is bit for bit the plain
     one's.
@@ -96,6 +109,11 @@ class Distiller(BaseModel):
         teachers (dict, optional): Several teachers by name, in place of
             ``teacher``; entries name the one that they read. A teacher of
             None is left out. Defaults to None.
+        task_weight (float): Multiplies the student's own losses. Defaults
+            to 1.0.
+        task_schedule (dict, optional): The keys of
+            :class:`~.spec.ScheduleSpec`: how ``task_weight`` changes over a
+            run. Defaults to None.
 
     Raises:
         ValueError: If an argument is missing, unknown or wrong, or a tap, an
@@ -112,6 +130,8 @@ class Distiller(BaseModel):
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
         teachers: dict | None = None,
+        task_weight: float = 1.0,
+        task_schedule: dict | None = None,
         **unknown,
     ) -> None:
         required = dict(
@@ -121,7 +141,8 @@ class Distiller(BaseModel):
             distill=distill,
         )
         given = {k: v for k, v in required.items() if v is not None}
-        spec = DistillerSpec.read(given | unknown, 'model')
+        task = dict(task_weight=task_weight, task_schedule=task_schedule)
+        spec = DistillerSpec.read(given | task | unknown, 'model')
         is_built = isinstance(student, nn.Module)
         if is_built:
             own = getattr(student, 'data_preprocessor', None)
@@ -154,6 +175,9 @@ class Distiller(BaseModel):
                 del self._modules['data_preprocessor']
             self.student = student
             self._has_modes = has_modes(student)
+            self.student_task = Task(
+                student, spec.task_weight, spec.task_schedule
+            )
             check_student(student)
             nobody_says = is_built and own is None and given is None
             self._build(
@@ -260,6 +284,44 @@ class Distiller(BaseModel):
             self.student,
             [box for each in self._boxes_of.values() for box in each.values()],
         )
+        self.student_task.prepare(
+            self.distill, self.student_taps, self._heads_of, shape
+        )
+        if not self.student_task.always_active:
+            self.check_trains(0, 0)
+
+    def check_trains(self, epoch: int, iteration: int) -> None:
+        """See that something is trained at a point of a run.
+
+        Args:
+            epoch (int): The epoch, counted from 0.
+            iteration (int): The iteration, counted from 0.
+
+        Raises:
+            ValueError: If the weights of the task and of all entries are 0.
+        """
+        if any(w.scale_at(epoch, iteration) for w in self.scheduled.values()):
+            return
+        when, cure = '', 'Give one of them a weight above 0.'
+        if not all(w.schedule.constant for w in self.scheduled.values()):
+            when = f' in epoch {epoch + 1} (iteration {iteration + 1})'
+            cure += ' The `stop` of a schedule must not come before the end.'
+        raise ValueError(
+            '`model.task_weight` and the weights of all entries of `distill` '
+            f'are 0{when}, so that nothing is trained. {cure}'
+        )
+
+    @property
+    def scheduled(self) -> dict[str, Scheduled]:
+        """The weights that schedules change, by the key of the schedule."""
+        return {
+            'model.task_schedule': self.student_task,
+            **{f'distill.{n}.schedule': e for n, e in self.distill.items()},
+        }
+
+    def _heads_of(self, taps: Iterable[str]) -> list[str]:
+        """The student's heads that have to be called for some taps."""
+        return sorted({self._heads[t] for t in taps if t in self._heads})
 
     @property
     def teacher(self) -> FrozenTeacher:
@@ -339,7 +401,9 @@ class Distiller(BaseModel):
 
         An entry whose weight is 0, or whose RoI head sampled no box,
         contributes a loss of exactly 0 that touches its parameters. A
-        teacher that no other entry reads is not run.
+        teacher that no other entry reads is not run. If ``task_weight`` is
+        0, a ``loss_task`` of exactly 0 takes the place of the student's
+        losses.
 
         Args:
             inputs (Tensor): Normalised images (B, C, H, W). Of a list of
@@ -356,13 +420,7 @@ class Distiller(BaseModel):
         if active:
             self._inputs.check(inputs)
         seed = self._next_seed()
-        taps = dict.fromkeys(tap for e in active for tap in e.student_at)
-        with (
-            self._inputs.record(inputs) if active else nullcontext(),
-            self.student_taps.record(taps),
-            self._sampled_boxes.record() as sampled,
-        ):
-            losses = dict(self._in_mode(inputs, data_samples, 'loss'))
+        losses, sampled = self._run_student(inputs, data_samples, active)
         # A cascade without boxes leaves out its later stages.
         active = [
             e
@@ -402,6 +460,57 @@ class Distiller(BaseModel):
             for key, value in metrics.items():
                 self.metrics[f'{DISTILL_PREFIX}{name}.{key}'] = value
         return losses
+
+    def _run_student(
+        self, inputs: Tensor, data_samples: list | None, active: list[Entry]
+    ) -> tuple[dict, Mapping[str, Sampled]]:
+        """The weighted losses of the task, and the boxes sampled for them.
+
+        The student's taps of the entries have recorded then.
+        """
+        taps = dict.fromkeys(tap for e in active for tap in e.student_at)
+        if not self.student_task.active:
+            if not isinstance(inputs, Tensor):
+                raise ValueError(
+                    '`model.task_weight` is 0, and a batch gives the student '
+                    f'a {type(inputs).__name__}. Without its own losses it '
+                    'runs on one tensor of images: let the pipeline give one '
+                    'image a sample.'
+                )
+            # Nothing stops in a compiled graph.
+            stops = self.student_taps.stops
+            run = self._run_uncompiled if stops else self._run_to_taps
+            run(inputs, taps, data_samples)
+            return self.student_task.idle(self.distill), {}
+        with (
+            self._inputs.record(inputs) if active else nullcontext(),
+            self.student_taps.record(taps),
+            self._sampled_boxes.record() as sampled,
+        ):
+            losses = dict(self._in_mode(inputs, data_samples, 'loss'))
+        return self.student_task.weigh(losses), sampled
+
+    def _run_to_taps(
+        self,
+        inputs: Tensor,
+        taps: Collection[str],
+        data_samples: list | None = None,
+    ) -> None:
+        """Run the student as far as taps need it, so that they record."""
+        if not taps:
+            return
+        given = arguments_of(
+            self.student,
+            self._heads_of(taps),
+            inputs,
+            data_samples=data_samples,
+        )
+        with self.student_taps.record(taps, self.student_taps.stops):
+            forward_to_taps(self.student, inputs, given)
+
+    @torch.compiler.disable
+    def _run_uncompiled(self, *how) -> None:
+        self._run_to_taps(*how)
 
     def _teacher_tensors(
         self,
@@ -475,10 +584,10 @@ class Distiller(BaseModel):
     def _check_schedules(self) -> None:
         if self._progress_is_known or not self.training:
             return
-        for name, entry in self.distill.items():
-            if not entry.schedule.constant:
+        for key, weight in self.scheduled.items():
+            if not weight.schedule.constant:
                 raise ValueError(
-                    f'`distill.{name}.schedule` is set, but nothing tells '
+                    f'`{key}` is set, but nothing tells '
                     'the distiller how far training is. Add default_hooks='
                     "dict(distill=dict(type='mmdiffkd.DistillHook')), or "
                     'call set_progress(epoch, iteration) before each step.'
@@ -487,8 +596,8 @@ class Distiller(BaseModel):
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring scheduled weights up to date, both counted from 0."""
         self._progress_is_known = True
-        for entry in self.distill.values():
-            entry.set_progress(epoch, iteration)
+        for weight in self.scheduled.values():
+            weight.set_progress(epoch, iteration)
 
     def _meta_supply(
         self, teacher: str, head: str | None, batch_size: int
@@ -570,12 +679,15 @@ class Distiller(BaseModel):
             prepare_losses(entry, checked, self._teacher_tensors)
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the entries whose weight is 0 now."""
+        """Parameters of entries whose weight is 0 now, and untrained ones."""
         return [
-            parameter
-            for entry in self.distill.values()
-            if not entry.active
-            for parameter in entry.parameters()
+            *self.student_task.untrained(self.distill).values(),
+            *(
+                parameter
+                for entry in self.distill.values()
+                if not entry.active
+                for parameter in entry.parameters()
+            ),
         ]
 
     @torch.no_grad()
@@ -598,13 +710,8 @@ class Distiller(BaseModel):
         self.eval()
         try:
             taps = {tap for e in shown.values() for tap in e.student_at}
-            heads = sorted({self._heads[t] for t in taps if t in self._heads})
-            given = arguments_of(self.student, heads, inputs)
-            with (
-                isolated_randomness(),
-                self.student_taps.record(taps, self.student_taps.stops),
-            ):
-                forward_to_taps(self.student, inputs, given)
+            with isolated_randomness():
+                self._run_to_taps(inputs, taps)
             students = {tap: self.student_taps.read(tap) for tap in taps}
             teachers = self._teacher_tensors(inputs, list(shown.values()), {})
             return {

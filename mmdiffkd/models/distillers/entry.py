@@ -1,12 +1,12 @@
 """An entry of ``distill`` at work: align, compare, weigh."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import FileHandler
 
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdiffkd.models.losses import DistillLoss
 from mmdiffkd.models.necks import Aligned, DistillNeck
@@ -14,11 +14,24 @@ from mmdiffkd.utils.randomness import derive_seed
 
 from ..part import DistillPart
 from .layout import Level
+from .scheduled import Scheduled
 from .spec import ONLY_TEACHER, EntrySpec
 from .taps import Taps
 
 
-class Entry(BaseModule):
+def touch(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Scalars of 0 with a gradient of 0 for each parameter, as DDP wants.
+
+    Nothing is computed from the parameters' values, so that the result is 0
+    whatever they are.
+
+    Args:
+        parameters (Iterable[nn.Parameter]): The parameters.
+    """
+    return [p.flatten()[:0].sum() for p in parameters]
+
+
+class Entry(BaseModule, Scheduled):
     """Taps, necks, losses and a weight.
 
     It is made by :func:`~.build.build_entry`, which has checked all of it.
@@ -46,6 +59,7 @@ class Entry(BaseModule):
         box_heads: tuple[str, str] | None = None,
     ) -> None:
         super().__init__()
+        Scheduled.__init__(self, spec.weight, spec.schedule)
         self.name = name
         self.spec = spec
         #: The names of its teachers, of whose tensors the mean is compared.
@@ -53,9 +67,6 @@ class Entry(BaseModule):
         self.student_at = spec.student_at
         self.teacher_at = spec.teacher_at
         self.teacher_head = spec.teacher_head
-        self.weight = spec.weight
-        self.schedule = spec.schedule
-        self.factor = self.schedule.factor(0, 0)
         self.necks = ModuleList(necks)
         self.losses = ModuleList(losses)
         self.levels = levels
@@ -89,15 +100,6 @@ class Entry(BaseModule):
             and self.necks[0].overrides('trajectory')
             and len(self.shapes[0][1]) == 4
         )
-
-    @property
-    def active(self) -> bool:
-        """Whether the entry has a weight other than 0 now."""
-        return self.weight * self.factor != 0
-
-    def set_progress(self, epoch: int, iteration: int) -> None:
-        """Bring the scheduled weight up to date, both counted from 0."""
-        self.factor = self.schedule.factor(epoch, iteration)
 
     def read_student(
         self, taps: Taps, views: Sequence[int] = ()
@@ -185,7 +187,7 @@ class Entry(BaseModule):
             return self.idle(touched), {}
         losses: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
-        scale = self.weight * self.factor
+        scale = self.scale
 
         def add(key: str, value: Tensor) -> None:
             losses[key] = losses.get(key, 0) + value * scale
@@ -287,14 +289,10 @@ class Entry(BaseModule):
     def idle(self, touched: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         """A loss of 0 that touches every parameter, as DDP wants.
 
-        Nothing is computed from the parameters' values, so that the result
-        is 0 whatever they are.
-
         Args:
             touched (Sequence[Tensor]): Scalars of 0 to add. Defaults to ().
         """
-        parameters = self.parameters()
-        touched = [*touched, *(p.flatten()[:0].sum() for p in parameters)]
+        touched = [*touched, *touch(self.parameters())]
         return {'loss_kd': sum(touched)} if touched else {}
 
     def describe(self) -> list[str]:

@@ -3,12 +3,9 @@
 import logging
 from collections.abc import (
     Callable,
-    Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from functools import cache, partial
 
 import torch
@@ -21,7 +18,6 @@ from mmdiffkd.utils.randomness import isolated_randomness
 
 from .forward import (
     WHOLE,
-    arguments_of,
     forward_to_taps,
     head_around,
     takes_features,
@@ -30,6 +26,7 @@ from .recognition import Tapped
 from .rois import ROI_HEAD
 from .spec import EntrySpec
 from .taps import SilentTap, TapError, Taps
+from .trial import in_mode, run_for_real, run_on_meta
 
 
 class CannotRun(ValueError):
@@ -47,43 +44,6 @@ class CannotRun(ValueError):
 
 class _NotReached(Exception):
     """Taps that lie in none of the parts that ran."""
-
-
-class _Wrapped(nn.Module):
-    """Makes a function of a network callable by ``functional_call``."""
-
-    def __init__(self, network: nn.Module, function: Callable) -> None:
-        super().__init__()
-        self.network = network
-        self.function = function
-
-    def forward(self, *args) -> None:
-        self.function(self.network, *args)
-
-
-@contextmanager
-def _mode(network: nn.Module, training: bool) -> Iterator[None]:
-    modes = {module: module.training for module in network.modules()}
-    network.train(training)
-    for module in network.modules():
-        # Synchronised batch norm in train mode wants a GPU and other ranks.
-        if isinstance(module, nn.SyncBatchNorm):
-            module.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def _untouched_buffers(network: nn.Module) -> Iterator[None]:
-    saved = [(b, b.detach().clone()) for b in network.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in saved:
-            buffer.data.copy_(value)
 
 
 def shapes_elsewhere(
@@ -202,39 +162,16 @@ def dry_run(
         CannotRun: If the network cannot run on images of this shape.
         TapError: If a tap is at fault (see :class:`Taps`).
     """
-    inputs = torch.zeros(2, *input_shape)
-    state = {
-        f'network.{name}': torch.empty_like(tensor, device='meta')
-        for name, tensor in [
-            *network.named_parameters(),
-            *network.named_buffers(),
-        ]
-    }
-
-    def on_meta(heads: Iterable[str]) -> None:
-        images = inputs.to('meta')
-        functional_call(
-            _Wrapped(network, forward_to_taps),
-            state,
-            (images, arguments_of(network, heads, images)),
-            # Shared modules are then swapped, and restored, once.
-            tie_weights=False,
-            strict=False,
-        )
-
-    def for_real(heads: Iterable[str]) -> None:
-        images = inputs.to(_device_of(network))
-        with _untouched_buffers(network):
-            forward_to_taps(
-                network, images, arguments_of(network, heads, images)
-            )
-
+    ways = (
+        partial(run_on_meta, network, input_shape, forward_to_taps),
+        partial(run_for_real, network, input_shape, forward_to_taps),
+    )
     errors: dict[str, Exception] = {}
     taps.stops = False
-    with _mode(network, training), torch.no_grad(), isolated_randomness():
+    with in_mode(network, training), torch.no_grad(), isolated_randomness():
         try:
             for route in _routes(network, taps):
-                for run in (on_meta, for_real):
+                for run in ways:
                     heads: dict[str, str] = {}
                     try:
                         route(network, taps, run, heads)
@@ -370,10 +307,6 @@ def _grouped(errors: Mapping[str, Exception]) -> dict[str, list[str]]:
 def times(shape: Sequence[int]) -> str:
     """A shape in words: ``'3 x 224 x 224'``."""
     return ' x '.join(map(str, shape))
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def shapes_behind_necks(

@@ -105,7 +105,7 @@ class Spec(BaseModel):
 
 
 class ScheduleSpec(Spec):
-    """How the weight of an entry changes over a run."""
+    """How the weight of an entry or of the task changes over a run."""
 
     warmup: int = _key(
         'Over how many epochs (or iterations) the weight grows linearly; the '
@@ -115,8 +115,7 @@ class ScheduleSpec(Spec):
         ge=0,
     )
     stop: int | None = _key(
-        'After how many epochs (or iterations) distillation ends. None: '
-        'never.',
+        'After how many epochs (or iterations) the weight is 0. None: never.',
         'Use a number of epochs (or iterations), 0 or more.',
         None,
         ge=0,
@@ -600,6 +599,18 @@ class DistillerSpec(Spec):
         'clip, (frames, channels, height, width), instead of `input_size`. '
         "None: the channels are the student's, else 3.",
         'Use (channels, height, width).',
+        None,
+    )
+    task_weight: float = _key(
+        "Multiplies the losses of the student's own task. 0: the student runs "
+        'as far as its taps and needs no annotations.',
+        'Use a number, 0 (without labels) or more.',
+        1.0,
+        ge=0,
+    )
+    task_schedule: ScheduleSpec | None = _key(
+        'How `task_weight` changes over a run.',
+        'Write for instance dict(warmup=5, stop=80).',
         None,
     )
 

@@ -229,10 +229,11 @@ def test_autocast_stays_finite_over_steps(distiller, dtype):
 
 @pytest.mark.exact
 @pytest.mark.slow
-def test_compiled_step_equals_eager(ready):
+@pytest.mark.parametrize('task_weight', [1.0, 0.0])
+def test_compiled_step_equals_eager(ready, task_weight):
     def losses(compiled):
         torch.manual_seed(0)
-        model = ready(tiny_recipes.distiller())
+        model = ready(tiny_recipes.distiller(task_weight=task_weight))
         data = batch(model)
         step = model.loss
         if compiled:

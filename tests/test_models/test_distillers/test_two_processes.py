@@ -75,6 +75,16 @@ def test_entries_that_are_off_leave_no_parameter_unused(found):
 
 
 @pytest.mark.slow
+def test_without_the_task_no_parameter_is_left_unused(found):
+    for half in found[1]:
+        task, distance, total = half['without task'].unbind(1)
+        assert len(task) == 3 and (task == 0).all()
+        assert (distance > 0).all() and (total > 0).all()
+        assert half['ended'][0, 0] > 0
+        assert (half['ended'][1:, 0] == 0).all()
+
+
+@pytest.mark.slow
 def test_ranks_draw_different_noise_by_default(found):
     first, second = (half['drawn'] for half in found[1])
     assert first.keys() == {'noise', 'diffusion_noise', 'timesteps'}

@@ -1,0 +1,46 @@
+"""A weight that a schedule may change over a run."""
+
+from .spec import ScheduleSpec
+
+
+class Scheduled:
+    """The weight of an entry, or of the student's own losses.
+
+    Attributes:
+        factor (float): The schedule's factor now.
+
+    Args:
+        weight (float): The weight, without the schedule's factor.
+        schedule (ScheduleSpec, optional): How it changes over a run.
+            Defaults to None: not at all.
+    """
+
+    def __init__(
+        self, weight: float, schedule: ScheduleSpec | None = None
+    ) -> None:
+        self.weight = weight
+        self.schedule = schedule or ScheduleSpec()
+        self.factor = self.schedule.factor(0, 0)
+
+    @property
+    def scale(self) -> float:
+        """The weight now."""
+        return self.weight * self.factor
+
+    @property
+    def active(self) -> bool:
+        """Whether the weight is other than 0 now."""
+        return self.scale != 0
+
+    @property
+    def always_active(self) -> bool:
+        """Whether the weight is other than 0 all the time."""
+        return self.weight != 0 and self.schedule.stop is None
+
+    def scale_at(self, epoch: int, iteration: int) -> float:
+        """The weight at an epoch and iteration, both counted from 0."""
+        return self.weight * self.schedule.factor(epoch, iteration)
+
+    def set_progress(self, epoch: int, iteration: int) -> None:
+        """Bring the weight up to date, both counted from 0."""
+        self.factor = self.schedule.factor(epoch, iteration)

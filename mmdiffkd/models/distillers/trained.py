@@ -1,0 +1,70 @@
+"""Which parameters what is tapped trains."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from mmdiffkd.utils.randomness import isolated_randomness
+
+from .forward import forward_to_taps
+from .taps import TapError, Taps
+from .trial import in_mode, run_for_real, run_on_meta
+
+
+def trained_parameters(
+    network: nn.Module,
+    taps: Taps,
+    texts: Sequence[str],
+    heads: Iterable[str],
+    input_shape: tuple[int, ...],
+) -> set[str]:
+    """The parameters that get a gradient from what some taps yield.
+
+    A pass forward and backward finds them, on meta tensors if the network
+    has no operator without a meta kernel.
+
+    Args:
+        network (nn.Module): The student.
+        taps (Taps): Its taps, after :func:`~.probe.dry_run`.
+        texts (Sequence[str]): Which of them.
+        heads (Iterable[str]): The heads that have to be called for them.
+        input_shape (tuple[int, ...]): The shape of an image, (C, H, W), or
+            of a clip, (T, C, H, W).
+
+    Returns:
+        set[str]: Their names.
+    """
+    run = partial(_there_and_back, taps, texts)
+    heads = list(heads)
+    saved = {p: p.grad for p in network.parameters()}
+    with in_mode(network, True), torch.enable_grad(), isolated_randomness():
+        try:
+            try:
+                state = run_on_meta(network, input_shape, run, heads)
+            except TapError:
+                raise
+            except Exception:
+                network.zero_grad()
+                state = run_for_real(network, input_shape, run, heads)
+            return {n for n, t in state.items() if t.grad is not None}
+        finally:
+            taps.clear()
+            for parameter, gradient in saved.items():
+                parameter.grad = gradient
+
+
+def _there_and_back(
+    taps: Taps,
+    texts: Sequence[str],
+    network: nn.Module,
+    inputs: Tensor,
+    heads: Mapping[str, object],
+) -> None:
+    with taps.record(texts, taps.stops):
+        forward_to_taps(network, inputs, heads)
+    tensors = [t for text in texts for t in taps.read(text)]
+    trained = [t.sum() for t in tensors if t.requires_grad]
+    if trained:
+        sum(trained).backward()
