@@ -161,6 +161,23 @@ def test_a_task_that_ends(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_teachers(tmp_path):
+    def config():
+        cfg = recipe(tmp_path)
+        first, second = cfg.model.pop('teacher'), tiny_recipes.teacher(8)
+        cfg.model.teachers = dict(first=first, second=second)
+        cfg.model.distill.feature.teacher = 'first'
+        cfg.model.distill.logits = dict(
+            at='head.fc',
+            teacher=['first', 'second'],
+            loss=dict(type='KLDivergence'),
+        )
+        return cfg
+
+    check_resumed(tmp_path, config)
+
+
+@pytest.mark.slow
 def test_a_seed_that_nobody_chose_comes_from_the_checkpoint(tmp_path, build):
     weights = tmp_path / 'teacher.pth'
     torch.save(build(tiny_recipes.classifier(6)).state_dict(), weights)

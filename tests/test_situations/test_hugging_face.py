@@ -1,6 +1,7 @@
 """Networks of Hugging Face's transformers, as teacher and as student."""
 
 import pytest
+import tiny_detectors
 import tiny_segmenters
 from distill_steps import PROJECTED, compared, images, pair
 from mmengine.model import BaseModel
@@ -363,3 +364,48 @@ def test_a_model_of_images_and_words_names_its_tower(build):
                 input_size=32,
             )
         )
+
+
+def test_dinov2_and_a_detector_teach_another_detector(ready, tmp_path):
+    save_dinov2(tmp_path)
+    entries = dict(
+        tokens=dict(
+            student_at='backbone[-1]',
+            teacher_at='layernorm',
+            teacher='dino',
+            **PROJECTED,
+        ),
+        fpn=dict(
+            student_at='neck[:]',
+            teacher_at='neck[1:4]',
+            teacher='det',
+            **PROJECTED,
+        ),
+    )
+    config = tiny_detectors.distiller('rtmdet', entries)
+    del config['teacher']
+    config['teachers'] = dict(
+        dino=built('AutoModel', tmp_path, input_size=56),
+        det=dict(
+            config=dict(
+                model=tiny_detectors.detector('faster'), default_scope='mmdet'
+            ),
+            checkpoint=None,
+        ),
+    )
+    # Its images are BGR, as mmcv reads files.
+    with pytest.raises(ValueError, match='`teachers.dino.data_preprocessor`'):
+        ready(config)
+    config['teachers']['dino']['data_preprocessor'] = dict(
+        type='ImgDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+    )
+    model = ready(config)
+    shapes = compared(model, tiny_detectors.batch(model))
+    assert shapes['tokens'] == pair(2, 16, 8, 8)
+    channels = tiny_detectors.CHANNELS
+    assert shapes['fpn'] == [
+        pair(2, channels, size, size)[0] for size in (8, 4, 2)
+    ]
