@@ -61,7 +61,7 @@ def test_the_configs_of_the_page_train(folder, name, monkeypatch):
 def test_the_commands_of_the_page_run(folder):
     """In their order, on fewer scenes."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    for command in COMMANDS.splitlines():
+    for command in filter(None, COMMANDS.splitlines()):
         program, tool, *arguments = shlex.split(command)
         assert program == 'python'
         if 'dataset_converters' in tool:
