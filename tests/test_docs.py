@@ -37,7 +37,7 @@ DOCUMENTS = sorted(
         *ROOT.glob('configs/**/*.md'),
     ]
 )
-REGISTRIES = [registry.MODELS, registry.HOOKS]
+REGISTRIES = [registry.MODELS, registry.DATASETS, registry.HOOKS]
 REGISTRIES.append(registry.OPTIM_WRAPPER_CONSTRUCTORS)
 for each in REGISTRIES:
     each.import_from_location()
