@@ -21,6 +21,7 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
+from .expansion import Expansion, expand, is_preset
 from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape, image_shapes
 from .inputs import TeacherInputs
@@ -58,8 +59,10 @@ class Distiller(BaseModel):
     Args:
         student (dict or nn.Module): The student's model configuration.
         teacher (dict): The keys of :class:`~.spec.TeacherSpec`.
-        distill (dict): The entries by name, each a dict with the keys of
-            :class:`~.spec.EntrySpec`. An entry of None is left out.
+        distill (dict or str): The entries by name, each a dict with the keys
+            of :class:`~.spec.EntrySpec`. An entry of None is left out. Or the
+            name of a preset, or a dict with that as ``preset``, see
+            :func:`~.expansion.expand`.
         data_preprocessor (dict, optional): The student's, where a recipe
             keeps it at the top level of its config. Defaults to None.
         input_size (int or tuple[int, int], optional): Size of the images of
@@ -83,7 +86,7 @@ class Distiller(BaseModel):
         self,
         student: dict | nn.Module = None,
         teacher: dict = None,
-        distill: dict = None,
+        distill: dict | str = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
@@ -138,10 +141,21 @@ class Distiller(BaseModel):
     def _build(
         self,
         teacher: dict,
-        distill: Mapping[str, Mapping | None],
+        distill: str | Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
     ) -> None:
-        specs = read_entries(distill)
+        #: What the preset stands for, where `distill` names one.
+        self.expansion: Expansion | None = None
+        specs = {} if is_preset(distill) else read_entries(distill)
+        self.teacher = FrozenTeacher(**teacher)
+        check_teacher(self.teacher.network)
+        if is_preset(distill):
+            self.expansion = expand(
+                distill, self.student, self.teacher.network, image_shapes
+            )
+            text = self.expansion.text()
+            print_log(f'`distill` stands for\n\n{text}\n', 'current')
+            specs = read_entries(self.expansion.entries)
         if not specs:
             print_log(
                 '`distill` has no entry. The student is trained without '
@@ -149,8 +163,6 @@ class Distiller(BaseModel):
                 'current',
                 logging.WARNING,
             )
-        self.teacher = FrozenTeacher(**teacher)
-        check_teacher(self.teacher.network)
         self.teacher.match_input(self.data_preprocessor)
         self.teacher.match_student(self.student)
         student_taps = dict.fromkeys(

@@ -424,7 +424,8 @@ class DistillerSpec(Spec):
     )
     distill: Any = _key(
         'The entries by name, each a dict of its keys. An entry of None is '
-        'left out.',
+        "left out. Or the name of a preset, 'diffkd' say, or a dict with "
+        '`preset`, changes of its entries and others.',
         'Write a dict of entries, for instance '
         "distill=dict(feature=dict(at='backbone[-1]', "
         "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))).",
@@ -483,9 +484,11 @@ class DistillerSpec(Spec):
     @field_validator('teacher', 'distill')
     @classmethod
     def _is_dict(cls, given: object, info: ValidationInfo) -> object:
-        if isinstance(given, Mapping):
-            return given
         name = info.field_name
+        if isinstance(given, Mapping) or (
+            name == 'distill' and isinstance(given, str)
+        ):
+            return given
         several = name == 'teacher' and isinstance(given, list | tuple)
         raise ValueError(
             f'`{name}` is {_shown(given)}. '
