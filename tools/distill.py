@@ -1,6 +1,6 @@
-"""Write the config that distils a recipe, and start it if you like.
+r"""Write the config that distils a recipe, and start it if you like.
 
-    python tools/distill.py STUDENT_CONFIG --teacher TEACHER_CONFIG \\
+    python tools/distill.py STUDENT_CONFIG --teacher TEACHER_CONFIG \
         --checkpoint FILE [--method diffkd] [--out FILE] [--train]
 
 The new config lies beside the student's recipe. What it taps and why, what it

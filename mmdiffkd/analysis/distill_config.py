@@ -137,7 +137,7 @@ def compose(
         raise ValueError(
             f"STUDENT_CONFIG is {student!r}, a config in MMEngine's new "
             'style, which no `_base_` can inherit. In a config of that style '
-            "write model = dict(type=Distiller, student=model, teacher=..., "
+            'write model = dict(type=Distiller, student=model, teacher=..., '
             f'distill={distill!r}).'
         )
     config = load_config(student)
@@ -329,7 +329,9 @@ def text_of(
     teacher = {key: _beside(out, name) for key, name in model.teacher.items()}
     size = {k: v for k, v in model.items() if k == 'input_size'}
     head = HEADER.format(
-        student=Path(student).stem, teacher=Path(model.teacher.config).stem, out=out
+        student=Path(student).stem,
+        teacher=Path(model.teacher.config).stem,
+        out=out,
     )
     return head + lines(
         _beside(out, student),

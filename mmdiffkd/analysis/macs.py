@@ -96,9 +96,7 @@ def get_costs(
     return costs_of(build_from_config(config), shape)
 
 
-def costs_of(
-    model: nn.Module, shape: tuple[int, int] | None = None
-) -> dict:
+def costs_of(model: nn.Module, shape: tuple[int, int] | None = None) -> dict:
     """The same of a model that is built and on the CPU.
 
     Args:

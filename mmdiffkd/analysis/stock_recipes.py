@@ -57,7 +57,9 @@ def distilled(name: str, taps: Sequence[str], file: Path) -> Config:
     The lines are written to ``file``.
     """
     compared = dict(neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))
-    entries = {f'tap{n}': dict(at=tap, **compared) for n, tap in enumerate(taps)}
+    entries = {
+        f'tap{n}': dict(at=tap, **compared) for n, tap in enumerate(taps)
+    }
     text = lines(
         name,
         load_config(name),

@@ -243,9 +243,11 @@ def _taps(
         }
         lacking = [role for role in _ROLES if not found[role]]
         if lacking:
+            who = ' and '.join(f'the {role}' for role in lacking)
             reasons.append(
-                f'it is not known where {" and ".join(lacking)} have '
-                f'{key!r}, {MEANINGS[key]}'
+                f'it is not known where {who} '
+                f'{"has" if len(lacking) == 1 else "have"} {key!r}, '
+                f'{MEANINGS[key]}'
             )
         elif key in OPTIONAL and (reason := _apart(found)):
             reasons.append(reason)

@@ -133,9 +133,7 @@ PRESETS = (
         'DiffKD, Sec. 4.3 and B.4: Cityscapes; the auxiliary head as in the '
         'code base of its first author',
         dict(
-            logits=dict(
-                at='logits', neck=_DIFFKD, loss=dict(type='DISTLoss')
-            ),
+            logits=dict(at='logits', neck=_DIFFKD, loss=dict(type='DISTLoss')),
             aux=dict(
                 at='auxiliary',
                 neck=_DIFFKD,

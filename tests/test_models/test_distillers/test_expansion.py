@@ -98,9 +98,7 @@ def test_another_type_replaces_what_it_deletes(classifier):
 
 def test_text_can_be_pasted():
     network = build(tiny_detectors.detector('fcos'))
-    found = expand(
-        dict(preset='diffkd', weight=0.5), network, network, SHAPES
-    )
+    found = expand(dict(preset='diffkd', weight=0.5), network, network, SHAPES)
     text, values = found.text(), {}
     exec(text, values)
     assert values['distill'] == found.entries
@@ -131,8 +129,8 @@ def test_without_a_pyramid_the_last_map():
     'names, reason',
     [
         (('retinanet', 'fcos'), 'may differ in kind'),
-        (('gfl', 'gfl'), "where student and teacher have 'boxes'"),
-        (('gfl', 'retinanet'), "where student have 'boxes'"),
+        (('gfl', 'gfl'), "where the student and the teacher have 'boxes'"),
+        (('gfl', 'retinanet'), "where the student has 'boxes'"),
         (('cascade', 'cascade'), 'want an entry each'),
     ],
 )
@@ -141,7 +139,7 @@ def test_boxes_are_left_out(names, reason):
     found = expand('diffkd', *networks, SHAPES)
     assert list(found.entries) == ['fpn']
     assert reason in found.reasons['reg']
-    assert f"    # 'reg' is left out: " in found.text()
+    assert "    # 'reg' is left out: " in found.text()
 
 
 def test_a_teacher_without_a_head(classifier):
@@ -149,7 +147,7 @@ def test_a_teacher_without_a_head(classifier):
     headless['head'] = None
     found = expand('diffkd', classifier, build(headless), SHAPES)
     assert list(found.entries) == ['feature']
-    with pytest.raises(ValueError, match="no preset for a plain backbone"):
+    with pytest.raises(ValueError, match='no preset for a plain backbone'):
         expand('kd', classifier, build(headless), SHAPES)
 
 
@@ -185,7 +183,7 @@ def test_an_unknown_head_lists_what_there_is(classifier):
     with pytest.raises(ValueError) as caught:
         expand('kd', classifier, network, SHAPES)
     text = str(caught.value)
-    assert "it is not known where teacher have 'logits'" in text
+    assert "it is not known where the teacher has 'logits'" in text
     assert 'logits=dict(student_at=..., teacher_at=...)' in text
     assert 'modules of the teacher give' in text
     assert 'of the student give' not in text
@@ -221,6 +219,4 @@ def test_in_a_distiller(build, log):
     plain = build(tiny_recipes.distiller())
     assert plain.expansion is None
     pasted = build(tiny_recipes.distiller(distill=model.expansion.entries))
-    assert (
-        pasted.state_dict().keys() == model.state_dict().keys()
-    )
+    assert pasted.state_dict().keys() == model.state_dict().keys()
