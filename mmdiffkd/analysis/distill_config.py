@@ -71,10 +71,7 @@ def lines(
         distill (str): ``distill=...`` as Python text, indented by 4.
         **others: Other keys of the distiller.
     """
-    wrapper = dict(constructor='mmdiffkd.OptimWrapperConstructor')
-    own = (recipe.get('optim_wrapper') or {}).get('constructor')
-    if own is not None:
-        wrapper['paramwise_cfg'] = dict(student_constructor=own)
+    wrapper = _optim_wrapper(recipe)
     return LINES.format(
         base=base,
         teacher=as_python(dict(teacher), 4, len('teacher=,')),
@@ -82,6 +79,15 @@ def lines(
         others=''.join(f'\n    {k}={v!r},' for k, v in others.items()),
         optim_wrapper=as_python(wrapper, 0, len('optim_wrapper = ')),
     )
+
+
+def _optim_wrapper(recipe: Config) -> dict:
+    """What changes in a recipe's optimizer wrapper."""
+    changed = dict(constructor='mmdiffkd.OptimWrapperConstructor')
+    own = (recipe.get('optim_wrapper') or {}).get('constructor')
+    if own is not None:
+        changed['paramwise_cfg'] = dict(student_constructor=own)
+    return changed
 
 
 def target(student: str, method: str, out: str | None = None) -> Path:
@@ -155,6 +161,7 @@ def compose(
         distill=distill,
     )
     check_teacher_files(config)
+    config.merge_from_dict({'optim_wrapper': _optim_wrapper(config)})
     return config
 
 
