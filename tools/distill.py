@@ -28,6 +28,7 @@ from mmdiffkd.analysis.distill_config import (
 )
 from mmdiffkd.analysis.macs import costs_of, describe
 from mmdiffkd.analysis.training import TOOLS
+from mmdiffkd.models.distillers.presets import METHODS
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,8 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--method',
         default='diffkd',
-        help='a preset: diffkd, ddkd, kd, dkd, dist, mse, pkd, cwd, fgd, mgd '
-        'or reviewkd. Defaults to %(default)s.',
+        help=f'a preset: {", ".join(METHODS)}. Defaults to %(default)s.',
     )
     parser.add_argument(
         '--distill',

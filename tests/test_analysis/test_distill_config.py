@@ -6,7 +6,7 @@ import pytest
 import tiny_recipes
 import torch
 from mmengine.config import Config
-from recipe_files import run_tool
+from recipe_files import ROOT, run_tool
 
 from mmdiffkd.analysis.distill_config import (
     compose,
@@ -14,16 +14,18 @@ from mmdiffkd.analysis.distill_config import (
     own_batches,
     set_input_size,
     target,
+    text_of,
 )
 from mmdiffkd.analysis.stock_data import write_data
 from mmdiffkd.analysis.stock_recipes import reduce
+from mmdiffkd.models.distillers.expansion import expand
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
 
 #: Stock configs, with what lengths are divided by if it is not the usual.
 STOCK = [
     line.split('@')
-    for line in (Path(__file__).parents[1] / 'data/distilled_stock.txt')
+    for line in (ROOT / 'tests/data/distilled_stock.txt')
     .read_text()
     .splitlines()
     if not line.startswith('#')
@@ -68,6 +70,18 @@ def test_a_config_without_a_model(tmp_path):
     recipe.write_text("optimizer = 'SGD'\n")
     with pytest.raises(ValueError, match='without model. Give the plain'):
         compose(str(recipe), str(recipe), None, 'diffkd')
+
+
+def test_the_documented_config_is_what_is_written():
+    student = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+    teacher = 'mmpretrain::resnet/resnet34_8xb32_in1k.py'
+    networks = [build_from_config(load_config(n)) for n in (student, teacher)]
+    expansion = expand('diffkd', *networks, [(3, 224, 224)])
+    config = compose(student, teacher, None, 'diffkd')
+    config.model.teacher.checkpoint = 'resnet34.pth'
+    out = target(student, 'diffkd')
+    text = text_of(config, expansion, student, out)
+    assert text in (ROOT / 'docs/distill_command.md').read_text()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from .presets import (
     BACKBONE,
     CLASSIFIER,
     DETR,
+    METHODS,
     ONE_STAGE,
     OPTIONAL,
     PRESETS,
@@ -65,7 +66,9 @@ class Expansion:
         """
         inner = indent + 4
         method, _, source, _ = self.preset
-        lines = _comment(f'The preset {method!r}. {source}.', indent)
+        lines = _comment(
+            f'The preset {method!r} for a {self.structure}. {source}.', indent
+        )
         assigned = 'distill=' if indent else 'distill = '
         lines.append(f'{" " * indent}{assigned}dict(')
         for name in {**self.reasons, **self.entries}:
@@ -116,8 +119,11 @@ def structure_of(network: nn.Module) -> str:
 
 def is_preset(distill: object) -> bool:
     """Whether ``distill`` names a preset."""
-    named = isinstance(distill, Mapping) and 'preset' in distill
-    return isinstance(distill, str) or named
+    if isinstance(distill, str):
+        return True
+    # An entry may have that name, too.
+    named = isinstance(distill, Mapping) and distill.get('preset')
+    return bool(named) and not isinstance(named, Mapping)
 
 
 def expand(
@@ -157,14 +163,15 @@ def expand(
     entries, reasons = {}, {}
     for name, given in preset.entries.items():
         change = changes.pop(name, {})
+        asked = bool(change)
         if not isinstance(change, Mapping):
             if change is not None:
                 entries[name] = change
             continue
-        taps, reason = _taps(name, given['at'], change, known)
+        taps, reason = _taps(given['at'], change, known)
         reasons[name] = reason
         if taps is None:
-            if given['at'] in OPTIONAL:
+            if given['at'] in OPTIONAL and not asked:
                 reasons[name] = f'{name!r} is left out: {reason}'
                 continue
             raise ValueError(
@@ -176,8 +183,9 @@ def expand(
             )
         entry = taps | {k: v for k, v in given.items() if k != 'at'}
         entry = Config._merge_a_into_b(change, deepcopy(entry))
-        if weight != 1:
-            entry['weight'] = entry.get('weight', 1.0) * weight
+        own = entry.get('weight', 1.0)
+        if weight != 1 and isinstance(own, int | float):
+            entry['weight'] = own * weight
         entries[name] = entry
     for name, change in changes.items():
         if change is None:
@@ -193,11 +201,10 @@ def _choose(
     method: object, networks: Mapping[str, nn.Module], small: bool
 ) -> tuple[Preset, str]:
     """The preset of a method for two networks, and their structure."""
-    methods = dict.fromkeys(preset.method for preset in PRESETS)
-    if method not in methods:
+    if method not in METHODS:
         raise ValueError(
             f'`distill` is {method!r}, which is no preset. '
-            f'{did_you_mean(method, methods)} {_BY_HAND}'
+            f'{did_you_mean(method, METHODS)} {_BY_HAND}'
         )
     student, teacher = networks.values()
     tasks = task_of(student), task_of(teacher)
@@ -224,7 +231,7 @@ def _choose(
 
 
 def _taps(
-    name: str, places: str, change: dict, known: Mapping[str, dict]
+    places: str, change: dict, known: Mapping[str, dict]
 ) -> tuple[dict | None, str]:
     """The taps of an entry, taken out of its change where it has them.
 

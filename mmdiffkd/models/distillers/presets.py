@@ -322,3 +322,5 @@ PRESETS = (
         ),
     ),
 )
+#: The names of all methods.
+METHODS = tuple(dict.fromkeys(preset.method for preset in PRESETS))

@@ -32,6 +32,8 @@ def retinanet():
 def test_what_names_a_preset():
     assert is_preset('diffkd') and is_preset(dict(preset='diffkd'))
     assert not is_preset(dict(feature=dict(at='backbone')))
+    assert not is_preset(dict(preset=dict(at='backbone')))
+    assert not is_preset(dict(preset=None)) and not is_preset({})
 
 
 def test_structures(classifier, retinanet):
@@ -105,7 +107,7 @@ def test_text_can_be_pasted():
     exec(f'model = dict(\n{found.text(4)}\n)', values)
     assert values['model'] == dict(distill=found.entries)
     assert all(len(line) <= 79 for line in text.splitlines())
-    assert "# The preset 'diffkd'. DiffKD, Sec. 4.2" in text
+    assert "# The preset 'diffkd' for a one-stage detector. DiffKD" in text
     assert '    # Several maps, from the finest to the coarsest.' in text
 
 
@@ -142,6 +144,31 @@ def test_boxes_are_left_out(names, reason):
     assert "    # 'reg' is left out: " in found.text()
 
 
+def test_boxes_that_are_asked_for_are_not_left_out():
+    network = build(tiny_detectors.detector('gfl'))
+    changed = dict(preset='diffkd', reg=dict(weight=2.0))
+    with pytest.raises(ValueError, match="have 'boxes'.*reg=None without it"):
+        expand(changed, network, network, SHAPES)
+    changed['reg']['at'] = 'bbox_head.gfl_reg'
+    found = expand(changed, network, network, SHAPES)
+    assert found.entries['reg']['weight'] == 2.0
+
+
+def test_a_model_of_timm(classifier):
+    pytest.importorskip('timm')
+    model = dict(
+        type='TimmClassifier',
+        _scope_='mmpretrain',
+        model_name='resnet18',
+        num_classes=2,
+    )
+    found = expand('diffkd', classifier, build(model), SHAPES).entries
+    assert found['feature']['student_at'] == 'backbone[-1]'
+    assert found['feature']['teacher_at'] == 'model.layer4'
+    assert found['logits']['student_at'] == 'head.fc'
+    assert found['logits']['teacher_at'] == 'model.fc'
+
+
 def test_a_teacher_without_a_head(classifier):
     headless = tiny_recipes.classifier()
     headless['head'] = None
@@ -156,6 +183,7 @@ def test_a_teacher_without_a_head(classifier):
     [
         ('difkd', "`distill` is 'difkd', which is no preset. Did you mean"),
         (dict(preset=3), '`distill` is 3, which is no preset'),
+        (dict(preset=['kd']), r"`distill` is \['kd'\], which is no preset"),
         ('fgd', 'no preset for a classifier .*Use one of .*reviewkd'),
         (dict(preset='kd', logit=None), 'logit` is None.*mean .logits'),
         (dict(preset='kd', weight='2'), "`distill.weight` is '2'. Use a"),
