@@ -45,7 +45,17 @@ def count_parameters(module: nn.Module, trained: bool = False) -> int:
 
 
 def _cost(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    return {'parameters': count_parameters(module), 'macs': count_macs(run)}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    # Of a part of a parameter, as of Deformable DETR's queries, the counter
+    # would look for a gradient that is not there.
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        macs = count_macs(run)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return {'parameters': count_parameters(module), 'macs': macs}
 
 
 @torch.no_grad()
