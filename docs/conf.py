@@ -19,7 +19,8 @@ import mmdiffkd
 from mmdiffkd import engine, registry
 from mmdiffkd.analysis import taps
 from mmdiffkd.models import backbones, diffusion, distillers, losses, necks
-from mmdiffkd.models.distillers import spec
+from mmdiffkd.models.distillers import presets, spec
+from mmdiffkd.utils.python_text import as_python
 
 project = 'mmdiffkd'
 author = copyright = 'the mmdiffkd contributors'
@@ -130,6 +131,25 @@ def known_taps(part: str) -> str:
     return table([[cell.replace('`', '``') for cell in row] for row in rows])
 
 
+def known_presets() -> str:
+    """The table of presets, an entry a row."""
+    rows = [['method', 'for', 'entry', 'tap', 'neck and loss', 'source']]
+    for method, structures, source, entries in presets.PRESETS:
+        for name, entry in entries.items():
+            parts = [entry[key] for key in ('neck', 'loss') if key in entry]
+            rows.append(
+                [
+                    f'``{method}``',
+                    ', '.join(structures),
+                    f'``{name}``',
+                    entry['at'].replace('_', ' '),
+                    ', '.join(f'``{as_python(part)}``' for part in parts),
+                    source,
+                ]
+            )
+    return table(rows)
+
+
 #: What can stand in a page.
 REFERENCES: dict[str, Callable[[], str]] = {
     'losses': lambda: reference(
@@ -145,6 +165,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     'entry': lambda: keys(spec.EntrySpec),
     'schedule': lambda: keys(spec.ScheduleSpec),
     'teacher': lambda: keys(spec.TeacherSpec),
+    'presets': known_presets,
     'bases': lambda: '\n'.join(
         f'.. autoclass:: mmdiffkd.models.{name}\n   :members:\n'
         for name in (

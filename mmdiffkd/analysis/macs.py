@@ -14,6 +14,7 @@ from mmengine.registry import OPTIMIZERS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.models.distillers.forward import (
     WHOLE,
     arguments_of,
@@ -45,7 +46,17 @@ def count_parameters(module: nn.Module, trained: bool = False) -> int:
 
 
 def _cost(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    return {'parameters': count_parameters(module), 'macs': count_macs(run)}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    # Of a part of a parameter, as of Deformable DETR's queries, the counter
+    # would look for a gradient that is not there.
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        macs = count_macs(run)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return {'parameters': count_parameters(module), 'macs': macs}
 
 
 @torch.no_grad()
@@ -85,17 +96,28 @@ def get_costs(
         distillation over the student's own.
     """
     config = copy.deepcopy(config)
-    distills = is_distiller(config.model)
     if isinstance(shape, int):
         shape = shape, shape
-    if shape is not None and distills:
+    if shape is not None and is_distiller(config.model):
         whole = config.model.pop('input_shape', None)
         if isinstance(whole, Sequence):
             config.model.input_shape = (*whole[:-2], *shape)
         else:
             config.model.input_size = tuple(shape)
     init_default_scope(config.get('default_scope', 'mmengine'))
-    model = build_from_config(config).eval()
+    return costs_of(build_from_config(config), shape)
+
+
+def costs_of(model: nn.Module, shape: tuple[int, int] | None = None) -> dict:
+    """The same of a model that is built and on the CPU.
+
+    Args:
+        model (nn.Module): A plain model or a distiller.
+        shape (tuple[int, int], optional): Height and width of an image for
+            a plain model. Defaults to None: see :func:`get_costs`.
+    """
+    model.eval()
+    distills = isinstance(model, Distiller)
     if distills:
         student, input_shape = model.student, model.input_shape
     else:

@@ -5,7 +5,7 @@ calibration of the networks. The networks have to classify.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 
 import torch
@@ -91,9 +91,8 @@ class _Observed:
         return self.calibration.compute()
 
 
-def _entry_name(config: Config, name: str | None) -> str:
+def _entry_name(entries: Collection[str], name: str | None) -> str:
     """The name of an entry that is there; None is the first."""
-    entries = {k: v for k, v in config.model.distill.items() if v is not None}
     if name is None:
         name = next(iter(entries), None)
     if name not in entries:
@@ -137,11 +136,11 @@ def compare(
             "the config has no `model.distill`: give a distiller's, with "
             'the student, the teacher and an entry that names the taps'
         )
-    entry = _entry_name(config, entry)
     check_data_root(config, (f'{split}_dataloader',))
     init_default_scope(config.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(deepcopy(config[f'{split}_dataloader']))
     distiller = build_from_config(config)
+    entry = _entry_name(distiller.distill.keys(), entry)
     compared = distiller.distill[entry]
     name, *others = compared.teachers
     if others:

@@ -9,6 +9,9 @@ from mmdiffkd.models.distillers.context import task_of
 from mmdiffkd.models.distillers.known_taps import taps_of
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import load_config
+from mmdiffkd.utils.python_text import as_python
+
+from .distill_config import lines
 
 ITERATIONS = 2
 BATCH_SIZE = 2
@@ -29,30 +32,6 @@ LENGTHS = {
 }
 # When stock hooks change the last epochs: here before the second iteration.
 LAST_EPOCHS = {'num_last_epochs': 0, 'switch_epoch': 1}
-LINES = """\
-_base_ = {name!r}
-
-model = dict(
-    _delete_=True,
-    type='mmdiffkd.Distiller',
-    student=_base_.model,
-    teacher=dict(config={name!r}, checkpoint=None),
-    distill=dict({entries}),
-)
-optim_wrapper = dict(
-    constructor='mmdiffkd.OptimWrapperConstructor', {paramwise}
-)
-default_hooks = dict(
-    checkpoint=dict(type='mmdiffkd.CheckpointHook'),
-    distill=dict(type='mmdiffkd.DistillHook'),
-)
-"""
-ENTRY = """
-        tap{number}=dict(
-            at={tap!r},
-            neck=dict(type='DiffKDNeck'),
-            loss=dict(type='MSELoss'),
-        ),"""
 
 
 def default_taps(config: Config) -> list[str]:
@@ -77,18 +56,17 @@ def distilled(name: str, taps: Sequence[str], file: Path) -> Config:
 
     The lines are written to ``file``.
     """
-    recipe = load_config(name)
-    entries = ''.join(
-        ENTRY.format(number=number, tap=tap) for number, tap in enumerate(taps)
+    compared = dict(neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))
+    entries = {
+        f'tap{n}': dict(at=tap, **compared) for n, tap in enumerate(taps)
+    }
+    text = lines(
+        name,
+        load_config(name),
+        dict(config=name, checkpoint=None),
+        f'    distill={as_python(entries, 4)}',
     )
-    constructor = recipe.optim_wrapper.get('constructor')
-    paramwise = dict(student_constructor=constructor)
-    lines = LINES.format(
-        name=name,
-        entries=entries + '\n    ',
-        paramwise=f'paramwise_cfg={paramwise!r},' if constructor else '',
-    )
-    file.write_text(lines)
+    file.write_text(text)
     return load_config(file)
 
 

@@ -27,7 +27,11 @@ def known(part: str) -> list[list[str]]:
         Taps begin at the part. Columns that are empty throughout are left
         out.
     """
-    shown = [k for k in MEANINGS if any(getattr(r, k) for r in TABLE[part])]
+    shown = [
+        key
+        for key in MEANINGS
+        if any(getattr(row, key, None) for row in TABLE[part])
+    ]
     rows = [['class', *(key.replace('_', ' ') for key in shown), 'why not']]
     for row in TABLE[part]:
         taps = [_code(getattr(row, key)) for key in shown]

@@ -113,6 +113,9 @@ def merge_options(cfg: Config, options: Mapping[str, object]) -> None:
             inside a value that is no dict and no list.
     """
     entries = (cfg.get('model') or {}).get('distill') or {}
+    if isinstance(entries, str) or isinstance(entries.get('preset'), str):
+        # What entries a preset has is known when the networks are.
+        entries = {}
     known = {*cfg, *_TOP_LEVEL}
     for key, value in options.items():
         option = f'--cfg-options {key}={value}'

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdiffkd.analysis.macs import (
+    _cost,
     count_macs,
     count_parameters,
     count_state,
@@ -229,3 +230,20 @@ def test_frozen_parameters_are_not_sent():
 )
 def test_readable(number, text):
     assert readable(number) == text
+
+
+def test_parts_of_a_parameter_are_counted():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both = nn.Embedding(4, 8)
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self):
+            first, _ = torch.split(self.both.weight, 4, dim=1)
+            return self.layer(first.unsqueeze(0).expand(2, -1, -1))
+
+    module = Queries()
+    # Two images, each of 4 queries of 4 numbers, to 2.
+    assert _cost(module, module) == dict(parameters=42, macs=32)
+    assert all(p.requires_grad for p in module.parameters())

@@ -27,8 +27,8 @@ def test_columns():
     assert headings == ['class', 'pyramid', 'why not']
     assert ['`ChannelMapper` with `convs.1`', '`[:]`', ''] in rows
     headings, *rows = known('head')
-    assert headings == ['class', 'logits', 'why not']
-    assert ['`BBoxHead`', '`fc_cls`', ''] in rows
+    assert headings == ['class', 'logits', 'boxes', 'why not']
+    assert ['`BBoxHead`', '`fc_cls`', '`fc_reg`', ''] in rows
     headings, *rows = known('model')
     assert headings == ['class', 'last map', 'pyramid', 'logits']
 
@@ -50,6 +50,8 @@ def test_what_a_recipe_yields():
         ['pyramid', 'backbone.layer2', '(2, 8, 112, 112)'],
         ['pyramid', 'backbone.layer3', '(2, 16, 56, 56)'],
         ['logits', 'head.fc', '(2, 2)'],
+        ['boxes', '-', ''],
+        ['auxiliary', '-', ''],
     ]
     assert cells(yielded(config)) == expected
     config.model = tiny_recipes.distiller()
@@ -62,4 +64,6 @@ def test_what_there_is_not():
         ['last_map', 'backbone[-1]', '(2, 2048, 8, 8)'],
         ['pyramid', '-', ''],
         ['logits', '-', ''],
+        ['boxes', '-', ''],
+        ['auxiliary', '-', ''],
     ]

@@ -28,6 +28,7 @@ from mmdiffkd.utils.safe_loader import guard_checkpoints
 from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
+from .expansion import Expansion, expand, is_preset
 from .forward import (
     arguments_of,
     forward_to_taps,
@@ -90,8 +91,10 @@ class Distiller(BaseModel):
             teacher's weights at once, otherwise in :meth:`init_weights`.
         teacher (dict or nn.Module): The keys of :class:`~.spec.TeacherSpec`,
             or a built network with its weights.
-        distill (dict): The entries by name, each a dict with the keys of
-            :class:`~.spec.EntrySpec`. An entry of None is left out.
+        distill (dict or str): The entries by name, each a dict with the keys
+            of :class:`~.spec.EntrySpec`. An entry of None is left out. Or the
+            name of a preset, or a dict with that as ``preset``, see
+            :func:`~.expansion.expand`.
         data_preprocessor (dict, optional): The student's, where a recipe
             keeps it at the top level of its config. For a built module
             without one: what has normalised the images that the distiller is
@@ -125,7 +128,7 @@ class Distiller(BaseModel):
         self,
         student: dict | nn.Module = None,
         teacher: dict | nn.Module = None,
-        distill: dict = None,
+        distill: dict | str = None,
         data_preprocessor: dict | None = None,
         input_size: int | tuple[int, int] | None = None,
         input_shape: Sequence[int] | None = None,
@@ -201,11 +204,31 @@ class Distiller(BaseModel):
     def _build(
         self,
         teachers: Mapping[str, Mapping | nn.Module],
-        distill: Mapping[str, Mapping | None],
+        distill: str | Mapping[str, Mapping | None],
         image_shapes: Sequence[tuple[int, ...]],
         preprocessor: BaseDataPreprocessor,
     ) -> None:
-        specs = read_entries(distill, teachers)
+        by_preset = is_preset(distill)
+        specs = {} if by_preset else read_entries(distill, teachers)
+        #: The teachers by name; the only one is called 'teacher' unless it
+        #: has a name.
+        self.teachers = nn.ModuleDict(build_teachers(teachers))
+        #: What the preset stands for, where `distill` names one.
+        self.expansion: Expansion | None = None
+        if by_preset:
+            if len(teachers) > 1:
+                raise ValueError(
+                    f'`distill` is {distill!r}, a preset, which has one '
+                    f'teacher. There are {", ".join(map(repr, teachers))}. '
+                    'Leave one, or write the entries: with one teacher, the '
+                    'log shows what the preset stands for.'
+                )
+            self.expansion = expand(
+                distill, self.student, self.teacher.network, image_shapes
+            )
+            text = self.expansion.text()
+            print_log(f'`distill` stands for\n\n{text}\n', 'current')
+            specs = read_entries(self.expansion.entries, teachers)
         if not specs:
             print_log(
                 '`distill` has no entry. The student is trained without '
@@ -213,9 +236,6 @@ class Distiller(BaseModel):
                 'current',
                 logging.WARNING,
             )
-        #: The teachers by name; the only one is called 'teacher' unless it
-        #: has a name.
-        self.teachers = nn.ModuleDict(build_teachers(teachers))
         for teacher in self.teachers.values():
             with teacher.named_in_errors():
                 teacher.match_input(preprocessor)

@@ -1,4 +1,4 @@
-"""Where known architectures have their last map, pyramid and logits."""
+"""Where known architectures have last map, pyramid, logits and boxes."""
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -11,6 +11,8 @@ MEANINGS = {
     'last_map': 'the map of the image with the coarsest stride',
     'pyramid': 'several maps, from the finest to the coarsest',
     'logits': 'what predicts the classes, before softmax or sigmoid',
+    'boxes': 'what predicts the boxes, as offsets or distances',
+    'auxiliary': 'the logits of the auxiliary heads of a segmentor',
 }
 
 
@@ -28,6 +30,7 @@ class Row(NamedTuple):
         last_map (str or None): The tap of the last map. Defaults to None.
         pyramid (str or None): The taps of the pyramid. Defaults to None.
         logits (str or None): The taps of the logits. Defaults to None.
+        boxes (str or None): The taps of the boxes. Defaults to None.
         only (tuple[str, object] or None): An attribute, and the value that
             it or each of its items must have; with ``...`` it must be
             there. Defaults to None.
@@ -38,6 +41,7 @@ class Row(NamedTuple):
     last_map: str | None = None
     pyramid: str | None = None
     logits: str | None = None
+    boxes: str | None = None
     only: tuple[str, object] | None = None
     reason: str = ''
 
@@ -167,20 +171,30 @@ HEADS = (
     Row('EfficientFormerClsHead LeViTClsHead', logits='head'),
     Row('ConformerHead', logits='conv_cls_head trans_cls_head'),
     Row('VigClsHead', logits='fc2'),
-    Row('RetinaHead RetinaSepBNHead SABLRetinaHead', logits='retina_cls'),
+    Row(
+        'RetinaHead RetinaSepBNHead SABLRetinaHead',
+        logits='retina_cls',
+        boxes='retina_reg',
+    ),
     Row('ATSSHead DDODHead', logits='atss_cls'),
     Row('GFLHead', logits='gfl_cls'),
     Row('VFNetHead', logits='vfnet_cls'),
     Row('TOODHead', logits='tood_cls'),
-    Row('RepPointsHead', logits='reppoints_cls_out'),
+    Row(
+        'RepPointsHead',
+        logits='reppoints_cls_out',
+        boxes='reppoints_pts_init_out reppoints_pts_refine_out',
+    ),
     Row('YOLOFHead', logits='cls_score'),
     Row('YOLOXHead', logits='multi_level_conv_cls.*'),
     Row('RTMDetSepBNHead RTMDetInsSepBNHead', logits='rtm_cls.*'),
     Row('RTMDetHead', logits='rtm_cls'),
     Row('SSDHead', logits='cls_convs.*'),
     Row('CenterNetHead', logits='heatmap_head'),
+    # Behind the factor of each level.
+    Row('FCOSHead', logits='conv_cls', boxes='scales.*'),
     Row('AnchorFreeHead AnchorHead SOLOHead', logits='conv_cls'),
-    Row('BBoxHead', logits='fc_cls'),
+    Row('BBoxHead', logits='fc_cls', boxes='fc_reg'),
     Row('BaseDecodeHead', logits='conv_seg'),
     Row('IterativeDecodeHead', logits='kernel_update_head.-1[0]'),
     Row('SegmenterMaskTransformerHead', logits='mask_norm'),
@@ -271,7 +285,8 @@ def taps_of(network: nn.Module) -> dict[str, _Taps]:
         row = row_of(part, TABLE[path])
         if row is not None:
             for key in MEANINGS:
-                found[key] = _taps(network, path, getattr(row, key))
+                taps = getattr(row, key, None)
+                found[key] = _taps(network, path, taps)
         elif isinstance(getattr(part, 'feature_info', None), list):
             found |= _declared_by_timm(part)
     neck = _find(network, 'neck')
@@ -281,7 +296,9 @@ def taps_of(network: nn.Module) -> dict[str, _Taps]:
         found['pyramid'] = _taps(network, 'neck', row.pyramid)
     if len(found['pyramid'] or ()) == 1 and ':' not in found['pyramid'][0]:
         found['pyramid'] = None
-    return found | _logits(network)
+    found |= _in_heads(network)
+    found['auxiliary'] = _in_head(network, 'auxiliary_head', 'logits')
+    return found
 
 
 def row_of(part: nn.Module | None, rows: tuple[Row, ...]) -> Row | None:
@@ -330,22 +347,34 @@ def _find(network: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _logits(network: nn.Module) -> dict[str, _Taps]:
-    """The logits of the first head that has a row, if there is one."""
+def _in_heads(network: nn.Module) -> dict[str, _Taps]:
+    """Logits and boxes of the first head that has a row, if there is one."""
     for path in _HEADS:
-        head = _find(network, path)
-        paths = [path]
-        if isinstance(head, nn.ModuleList):
-            paths = [f'{path}.{number}' for number in range(len(head))]
-        rows = [(p, row_of(_find(network, p), HEADS)) for p in paths]
-        rows = [(p, row) for p, row in rows if row is not None]
-        if rows:
-            found = [_taps(network, p, row.logits) or () for p, row in rows]
-            if path != _ROI:
-                # Of a segmentor's cascade the last stage predicts.
-                found = list(filter(None, found))[-1:]
-            return {'logits': sum(found, ()) or None}
+        if _rows(network, path):
+            return {k: _in_head(network, path, k) for k in ('logits', 'boxes')}
     return {}
+
+
+def _in_head(network: nn.Module, path: str, key: str) -> _Taps:
+    """The taps of a head, or of a list of heads."""
+    found = [
+        _taps(network, p, getattr(row, key)) or ()
+        for p, row in _rows(network, path)
+    ]
+    if path not in (_ROI, 'auxiliary_head'):
+        # Of a segmentor's cascade the last stage predicts.
+        found = list(filter(None, found))[-1:]
+    return sum(found, ()) or None
+
+
+def _rows(network: nn.Module, path: str) -> list[tuple[str, Row]]:
+    """The rows of a head, or of each in a list of heads, by path."""
+    head = _find(network, path)
+    paths = [path]
+    if isinstance(head, nn.ModuleList):
+        paths = [f'{path}.{number}' for number in range(len(head))]
+    rows = [(p, row_of(_find(network, p), HEADS)) for p in paths]
+    return [(p, row) for p, row in rows if row is not None]
 
 
 def _taps(network: nn.Module, path: str, taps: str | None) -> _Taps:

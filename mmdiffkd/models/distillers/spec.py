@@ -576,7 +576,8 @@ class DistillerSpec(Spec):
     )
     distill: Any = _key(
         'The entries by name, each a dict of its keys. An entry of None is '
-        'left out.',
+        "left out. Or the name of a preset, 'diffkd' say, or a dict with "
+        '`preset`, changes of its entries and others.',
         'Write a dict of entries, for instance '
         "distill=dict(feature=dict(at='backbone[-1]', "
         "neck=dict(type='DiffKDNeck'), loss=dict(type='MSELoss'))).",
@@ -647,7 +648,7 @@ class DistillerSpec(Spec):
     @field_validator('distill')
     @classmethod
     def _is_dict(cls, given: object, info: ValidationInfo) -> object:
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping | str):
             raise cls._wrong(info.field_name, _shown(given))
         return given
 

@@ -11,6 +11,7 @@ from mmdiffkd.models.distillers.heads import head_of
 from mmdiffkd.models.distillers.image_shape import find_shape, image_shapes
 from mmdiffkd.models.distillers.known_taps import (
     BACKBONES,
+    MEANINGS,
     TABLE,
     row_of,
     taps_of,
@@ -26,6 +27,7 @@ QUICK, SLOW = (
     [line for line in part.splitlines() if line and not line.startswith('#')]
     for part in DATA.read_text().split('\n# Slow\n')
 )
+NOTHING = dict.fromkeys(MEANINGS)
 #: Configs whose logits no rule of `known_heads` tells.
 UNCERTAIN = (
     'mmpretrain::deit/deit-tiny-distilled',
@@ -119,6 +121,14 @@ def check(network, training, size=None, certain=True):
             assert 0 in (shape[1] % classes, shape[1] % (classes + 1))
             head = head_of(network, tap, shape[1], training)
             assert head.kind == 'classes' if certain else head is None
+    for tap in found['boxes'] or ():
+        for shape in shapes[tap]:
+            # Sides of a box or coordinates of points.
+            assert shape[1] % 2 == 0
+            assert head_of(network, tap, shape[1], training).activation is None
+    for tap in found['auxiliary'] or ():
+        ((_, channels, *_),) = shapes[tap]
+        assert channels in (1, classes_of(network, tap))
 
 
 @pytest.mark.parametrize('line', QUICK, ids=lambda line: line.split(' |')[0])
@@ -154,8 +164,12 @@ def test_models_of_timm(name, expected):
     )
     network = MMENGINE_MODELS.build(model)
     assert list(taps_of(network).values()) == [
-        each and tuple(f'model.{path}' for path in each.split())
-        for each in expected
+        *(
+            each and tuple(f'model.{path}' for path in each.split())
+            for each in expected
+        ),
+        None,
+        None,
     ]
     check(network, training=False)
 
@@ -168,8 +182,9 @@ def test_a_model_of_timm_without_classes():
         model_name='vit_tiny_patch16_224',
         num_classes=0,
     )
-    assert taps_of(MMENGINE_MODELS.build(model)) == dict(
-        last_map=('model.blocks.11',), pyramid=None, logits=None
+    last_map = ('model.blocks.11',)
+    assert taps_of(MMENGINE_MODELS.build(model)) == NOTHING | dict(
+        last_map=last_map
     )
 
 
@@ -230,8 +245,12 @@ def test_models_of_hugging_face(name, config, expected, tmp_path):
         )
     )
     assert list(taps_of(network).values()) == [
-        each and tuple(f'model.{path}' for path in each.split())
-        for each in expected
+        *(
+            each and tuple(f'model.{path}' for path in each.split())
+            for each in expected
+        ),
+        None,
+        None,
     ]
     check(network, training=False, size=64)
 
@@ -293,19 +312,16 @@ def test_a_class_of_ones_own():
     network.backbone.__class__ = Derived
     assert taps_of(network) == expected
     network.backbone.__class__ = Overriding
-    assert taps_of(network) == dict(
-        last_map=None, pyramid=None, logits=('head.fc',)
-    )
+    assert taps_of(network) == NOTHING | dict(logits=('head.fc',))
     assert row_of(network.backbone, BACKBONES) is None
 
 
 def test_what_is_not_known():
-    nothing = dict(last_map=None, pyramid=None, logits=None)
-    assert taps_of(nn.Linear(2, 2)) == nothing
+    assert taps_of(nn.Linear(2, 2)) == NOTHING
     network = nn.Module()
     network.backbone = nn.Sequential(nn.Conv2d(3, 4, 1))
     network.head = nn.Linear(4, 2)
-    assert taps_of(network) == nothing
+    assert taps_of(network) == NOTHING
 
 
 def test_a_vision_transformer_says_what_it_returns():
