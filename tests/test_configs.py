@@ -432,7 +432,8 @@ def use_scenes(cfg, folder, kind):
         (cfg.train_dataloader, 'train'),
         (cfg.val_dataloader, 'val'),
     ):
-        dataset = loader.dataset
+        # That of training is cached.
+        dataset = loader.dataset.get('dataset', loader.dataset)
         dataset.data_root = str(folder / kind)
         if kind == 'det':
             dataset.ann_file = f'annotations/instances_{split}.json'

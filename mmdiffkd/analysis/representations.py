@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdiffkd.engine.teacher_evaluation import why_not_evaluated
+from mmdiffkd.models.distillers.forward import has_modes
 from mmdiffkd.models.distillers.layout import Layout
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
@@ -149,6 +150,12 @@ def compare(
             'entry that reads one.'
         )
     frozen = distiller.teachers[name]
+    if frozen.input_size is not None or not has_modes(frozen.network):
+        raise ValueError(
+            f'entry={entry!r} reads `{frozen.key}`, which has an `input_size` '
+            'or is no model of an OpenMMLab config. Only models that take '
+            "the student's images can be compared."
+        )
     frozen.init_weights()
     layouts = list(zip(*(level.layouts for level in compared.levels)))
     reason = why_not_evaluated(

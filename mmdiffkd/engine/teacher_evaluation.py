@@ -72,6 +72,11 @@ def _evaluate_one(
             f'{name} is evaluated, although {spelled} If they are other '
             'classes, its figures mean nothing.'
         )
+    if teacher.input_size is not None:
+        runner.logger.info(
+            f'{name} is evaluated on images of the size of the validation '
+            f'data, not of its `input_size` {teacher.input_size}.'
+        )
     with isolated_randomness(), torch.no_grad():
         metrics, error = _evaluate(teacher.network, runner)
     if error is not None:
@@ -119,11 +124,9 @@ def why_not_evaluated(
     name = type(student).__name__
     student_task, task = task_of(student), task_of(network)
     student_count, count = count_classes(student), count_classes(network)
-    if (
-        not hasattr(network, 'val_step')
-        or getattr(network, 'head', network) is None
-        or count == 0
-    ):
+    if not hasattr(network, 'val_step'):
+        return 'it is no model of an OpenMMLab package, which evaluators read.'
+    if getattr(network, 'head', network) is None or count == 0:
         return 'it has no head that predicts.'
     if None not in (student_task, task) and student_task != task:
         return (

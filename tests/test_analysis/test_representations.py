@@ -135,6 +135,23 @@ def test_errors(folder, config, checkpoint, entry, error, message):
         compare(config, [str(folder / f'{checkpoint}.pth')], entry)
 
 
+@pytest.mark.parametrize('kind', ['input_size', 'module'])
+def test_a_teacher_that_takes_other_images_is_refused(folder, kind):
+    config = load_config(folder / 'distiller.py')
+    config.model.teacher.checkpoint = None
+    if kind == 'module':
+        config.model.teacher = dict(
+            module='torchvision.models.resnet18', kwargs={}, checkpoint=None
+        )
+        entry = config.model.distill.feature
+        entry.student_at, entry.teacher_at = entry.pop('at'), 'layer1'
+        entry.neck = dict(type='ProjectionNeck')
+    else:
+        config.model.teacher.input_size = 24
+    with pytest.raises(ValueError, match='`teacher`, which has an `input_si'):
+        compare(config, [])
+
+
 def test_tokens_are_averaged_without_the_class_token(folder):
     transformer = tiny_recipes.transformer()
     transformer['head']['topk'] = (1,)

@@ -112,6 +112,29 @@ def test_figures_are_logged(tmp_path, saved, classes):
     assert row['teacher/accuracy/top1'] == 50
 
 
+def test_the_size_of_the_images_is_that_of_the_data(tmp_path, saved):
+    teacher = saved(tiny_recipes.classifier(6))
+    _, lines = train(recipe(tmp_path, dict(teacher, input_size=24)))
+    first, second = lines
+    assert 'not of its `input_size` (24, 24)' in first
+    assert second == f'INFO - {FIGURES}accuracy/top1: 50.0000'
+
+
+def test_a_network_of_another_library_is_not_evaluated(tmp_path):
+    teacher = dict(
+        module='torchvision.models.resnet18',
+        kwargs=dict(num_classes=2),
+        checkpoint=None,
+    )
+    entry = dict(
+        PROJECTED, at=None, student_at='backbone[-1]', teacher_at='layer1'
+    )
+    _, (line,) = train(recipe(tmp_path, teacher, entry))
+    assert line.endswith(
+        'it is no model of an OpenMMLab package, which evaluators read.'
+    )
+
+
 def test_random_teacher_is_not_evaluated(tmp_path):
     _, lines = train(recipe(tmp_path, tiny_recipes.teacher(6)))
     assert not lines and not scalars(tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
@@ -212,7 +212,7 @@ class Distiller(BaseModel):
         specs = {} if by_preset else read_entries(distill, teachers)
         #: The teachers by name; the only one is called 'teacher' unless it
         #: has a name.
-        self.teachers = nn.ModuleDict(build_teachers(teachers))
+        self.teachers = nn.ModuleDict(build_teachers(teachers, self.student))
         #: What the preset stands for, where `distill` names one.
         self.expansion: Expansion | None = None
         if by_preset:
@@ -351,7 +351,10 @@ class Distiller(BaseModel):
             AttributeError: If there are several; they are in ``teachers``.
         """
         if len(self.teachers) > 1:
-            raise AttributeError('several teachers are in `teachers`, by name')
+            raise AttributeError(
+                'a distiller of several teachers has no `teacher`. They are '
+                'in `teachers`, by name'
+            )
         return next(iter(self.teachers.values()))
 
     def init_weights(self) -> None:
@@ -365,7 +368,12 @@ class Distiller(BaseModel):
             ValueError: If the teacher's checkpoint does not fit.
         """
         guard_checkpoints()
-        if hasattr(self.student, 'init_weights'):
+        # A built module of another library comes with its weights, which its
+        # own `init_weights` may draw again.
+        has_weights = self._is_loaded and not isinstance(
+            self.student, BaseModule
+        )
+        if hasattr(self.student, 'init_weights') and not has_weights:
             self.student.init_weights()
         self._load()
 
@@ -593,7 +601,7 @@ class Distiller(BaseModel):
         if self._is_loaded or not self.training:
             return
         for teacher in self.teachers.values():
-            if teacher.checkpoint is not None:
+            if teacher.checkpoint is not None and not teacher.is_loaded:
                 raise ValueError(
                     f'`{teacher.key}.checkpoint` is {teacher.checkpoint!r}, '
                     'but nothing has read it. Call init_weights() of the '
@@ -757,6 +765,10 @@ class Distiller(BaseModel):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            own = getattr(type(self), name, None)
+            if isinstance(own, property):
+                # It has failed, and says why if it is asked again.
+                return own.fget(self)
             student = self.__dict__.get('_modules', {}).get('student')
             if student is None or name.startswith('_'):
                 raise

@@ -79,7 +79,7 @@ def run_without_modes(
             'distiller the images alone, or write a forward(inputs, '
             "data_samples, mode) that returns a dict of losses in mode 'loss'."
         )
-    output = network(inputs)
+    output = network(inputs, **arguments_of(network, [WHOLE], inputs)[WHOLE])
     return {} if mode == 'loss' else output
 
 

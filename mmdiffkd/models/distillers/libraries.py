@@ -184,15 +184,22 @@ def _of_image_processor(file: Path) -> Statistics | None:
     factor = 1.0
     if settings.get('do_rescale', True):
         factor = settings.get('rescale_factor') or 1 / 255
-    mean, std = settings.get('image_mean'), settings.get('image_std')
+    mean, std = (
+        value if isinstance(value, list | None) else [value]
+        for value in map(settings.get, ('image_mean', 'image_std'))
+    )
+    # EfficientNet's divides by `image_std` once more.
+    again = settings.get('include_top') and std
     if not settings.get('do_normalize', True):
         mean, std = [0.0] * 3, [1.0] * 3
     if mean is None or std is None:
         return None
-    mean, std = (
-        tuple(value / factor for value in (x if isinstance(x, list) else [x]))
-        for x in (mean, std)
-    )
+    if again:
+        std = [a * b for a, b in zip(std, again)]
+    if settings.get('rescale_offset') and settings.get('do_rescale', True):
+        # To values from -1 to 1, before the mean is subtracted.
+        mean = [value + 1 for value in mean]
+    mean, std = (tuple(value / factor for value in x) for x in (mean, std))
     return Statistics(
         mean,
         std,
@@ -257,13 +264,20 @@ def preprocessor_for(
 
 
 def check_agreement(
-    said: Statistics, preprocessor: nn.Module, key: str
+    said: Statistics,
+    preprocessor: nn.Module,
+    student: nn.Module | None,
+    key: str,
 ) -> None:
     """Refuse a data preprocessor that contradicts what a library says.
+
+    The order of channels is a warning alone: it depends on how images are
+    loaded, which nobody says.
 
     Args:
         said (Statistics): What the library says.
         preprocessor (nn.Module): What the config gives.
+        student (nn.Module, optional): The student's.
         key (str): Where the network stands in the config, for messages.
 
     Raises:
@@ -286,3 +300,19 @@ def check_agreement(
                 '`data_preprocessor` out, or correct the other by '
                 f'{said.cure}.'
             )
+    seen = Normalization.of(student)
+    if (
+        len(said.mean) == 3
+        and seen is not None
+        and seen.swap
+        and given.swap != said.rgb
+    ):
+        print_log(
+            f"The student's data preprocessor swaps red and blue. If it makes "
+            f'RGB of BGR images, `{key}.data_preprocessor` gives the teacher '
+            f'{"BGR" if said.rgb else "RGB"}, but by {said.source} it takes '
+            f'{"RGB" if said.rgb else "BGR"}. Set `bgr_to_rgb={said.rgb}` '
+            'there.',
+            'current',
+            logging.WARNING,
+        )

@@ -64,6 +64,30 @@ def check_teacher(network: nn.Module, key: str) -> None:
         )
 
 
+def check_apart(student: nn.Module, teacher: nn.Module, key: str) -> None:
+    """Refuse a teacher of which parts are the student's.
+
+    They would be frozen with it, and never learn.
+
+    Args:
+        student (nn.Module): The student.
+        teacher (nn.Module): A built network.
+        key (str): Where it is given, for messages.
+
+    Raises:
+        ValueError: If they have a parameter in common.
+    """
+    learned = {*student.parameters()}
+    for name, parameter in teacher.named_parameters():
+        if parameter in learned:
+            raise ValueError(
+                f'`{key}` is a built {type(teacher).__name__}, whose '
+                f"parameter {name!r} is the student's, too. A teacher is "
+                'frozen, so that the student would not learn there. Give a '
+                'copy by copy.deepcopy().'
+            )
+
+
 def _holds_both(network: nn.Module) -> bool:
     return all(
         isinstance(getattr(network, name, None), nn.Module)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ from .forward import arguments_of, forward_to_taps
 from .image_shape import find_shape
 from .inheritance import Match, inherit, match_tensors
 from .libraries import check_agreement, preprocessor_for
+from .nested import check_apart
 from .normalization import (
     EXAMPLE,
     Conversion,
@@ -111,16 +113,20 @@ class FrozenTeacher(nn.Module):
         self.input_size = spec.input_size
         self._built = build_teacher_network(spec, key)
         network = self._built.network
-        self._preprocessor_is_given = spec.data_preprocessor is not None
         network.requires_grad_(False)
         network.eval()
         object.__setattr__(self, 'network', network)
+        self._preprocessor_is_given = False
+        if spec.data_preprocessor is not None:
+            self._take_preprocessor(self._built.preprocessor)
         self.taps: Taps | None = None
         self._heads: dict[str, str] = {}
         self._matches: dict[str, Match] = {}
         self._initial_values: dict[str, dict[str, Tensor]] = {}
         self._input_shape: tuple[int, ...] = ()
         self._folded = False
+        #: Whether its weights have been read or drawn.
+        self.is_loaded = False
         self._conversion: Conversion | None = None
 
     @contextmanager
@@ -129,9 +135,13 @@ class FrozenTeacher(nn.Module):
         try:
             yield
         except ValueError as error:
-            if self.key == ONLY_TEACHER or self.key in str(error):
+            if self.key == ONLY_TEACHER:
                 raise
-            raise ValueError(f'`{self.key}`: {error}') from error
+            # What does not know the key names that of the only teacher.
+            text = re.sub('`teacher(?=[.`])', f'`{self.key}', str(error))
+            if self.key not in text:
+                text = f'`{self.key}`: {text}'
+            raise ValueError(text) from error
 
     @property
     def is_random(self) -> bool:
@@ -237,6 +247,7 @@ class FrozenTeacher(nn.Module):
         self.network.eval()
         if self.taps is not None and self.taps.taps:
             self._speed_up()
+        self.is_loaded = True
 
     def _load_weights(self) -> None:
         if self.checkpoint is None and self._built.maker:
@@ -264,7 +275,10 @@ class FrozenTeacher(nn.Module):
             prefix = 'data_preprocessor.'
             weights = {
                 k: v for k, v in weights.items() if not k.startswith(prefix)
-            } | self.network.data_preprocessor.state_dict(prefix=prefix)
+            }
+            if hasattr(self.network, 'data_preprocessor'):
+                own = self.network.data_preprocessor
+                weights |= own.state_dict(prefix=prefix)
         load_weights(
             self.network,
             weights,
@@ -368,15 +382,16 @@ class FrozenTeacher(nn.Module):
         Raises:
             ValueError: If the two cannot be converted into each other.
         """
-        own = getattr(self.network, 'data_preprocessor', None)
+        own = self._built.preprocessor
         said, silent = self._built.statistics, self._built.says_nothing
         if said is not None and self._preprocessor_is_given:
-            check_agreement(said, own, self.key)
+            check_agreement(said, own, student_preprocessor, self.key)
         elif said is not None and silent:
             own = preprocessor_for(said, student_preprocessor, self.key)
             if own is None:
                 return
             self._take_preprocessor(own)
+            silent = ''
         found = Normalization.of(own)
         if silent and found and found.raw and student_preprocessor is not None:
             own = student_preprocessor
@@ -393,9 +408,11 @@ class FrozenTeacher(nn.Module):
         )
 
     def _take_preprocessor(self, preprocessor: nn.Module) -> None:
-        preprocessor.requires_grad_(False)
-        self.network.data_preprocessor = preprocessor.eval()
         self._preprocessor_is_given = True
+        # Another's built module stays as it is, for its next distiller.
+        if hasattr(self.network, 'data_preprocessor'):
+            preprocessor.requires_grad_(False)
+            self.network.data_preprocessor = preprocessor.eval()
 
     @torch.no_grad()
     def forward(
@@ -425,6 +442,9 @@ class FrozenTeacher(nn.Module):
         """
         if next(self.network.parameters()).device != inputs.device:
             self.to(inputs.device)
+        if self.network.training:
+            # Somebody else holds the module, and has called its train().
+            self.network.eval()
         if self._conversion is not None:
             inputs = self._conversion(inputs)
         if self.input_size not in (None, tuple(inputs.shape[-2:])):
@@ -515,15 +535,17 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def build_teachers(
-    given: Mapping[str, Mapping | nn.Module],
+    given: Mapping[str, Mapping | nn.Module], student: nn.Module
 ) -> dict[str, FrozenTeacher]:
     """Build all teachers of a distiller.
 
     Args:
         given (Mapping): By name, the keys of each or a built network.
+        student (nn.Module): The student.
 
     Raises:
-        ValueError: If a key is missing, unknown or wrong.
+        ValueError: If a key is missing, unknown or wrong, or a built network
+            has parameters of the student.
     """
     built = {}
     for name, teacher in given.items():
@@ -533,5 +555,7 @@ def build_teachers(
         if isinstance(teacher, nn.Module):
             teacher = dict(module=teacher)
         spec = TeacherSpec.read(teacher, key)
+        if isinstance(spec.module, nn.Module):
+            check_apart(student, spec.module, key)
         built[name] = FrozenTeacher(spec=spec, key=key)
     return built

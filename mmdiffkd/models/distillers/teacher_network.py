@@ -39,8 +39,9 @@ class TeacherNetwork(NamedTuple):
     """A teacher's network.
 
     Attributes:
-        network (nn.Module): The network. What ``data_preprocessor`` of the
-            teacher gives is its ``data_preprocessor``.
+        network (nn.Module): The network.
+        preprocessor (nn.Module or None): What normalises its images: what
+            ``data_preprocessor`` of the teacher gives, else its own.
         maker (str): Who has made its weights, which initialising would draw
             again, for the log; empty if nobody has.
         statistics (Statistics or None): What its library says of its images.
@@ -50,6 +51,7 @@ class TeacherNetwork(NamedTuple):
     """
 
     network: nn.Module
+    preprocessor: nn.Module | None
     maker: str
     statistics: Statistics | None
     says_nothing: str
@@ -78,7 +80,7 @@ def _by_config(spec: TeacherSpec, key: str) -> TeacherNetwork:
             f'`{key}.config`: {error}{left_over_hint(error)}'
         ) from error
     scope = config.model.get('_scope_') or config.get('default_scope')
-    network = _finished(network, spec, scope, key)
+    network, preprocessor = _finished(network, spec, scope, key)
     parts = config.model, config.model.get('backbone') or {}
     pretrained = any(part.get('pretrained') is True for part in parts)
     says = (
@@ -89,6 +91,7 @@ def _by_config(spec: TeacherSpec, key: str) -> TeacherNetwork:
     check_teacher(network, f'{key}.config')
     return TeacherNetwork(
         network,
+        preprocessor,
         'those that `pretrained=True` in its config loaded'
         if pretrained
         else '',
@@ -99,12 +102,15 @@ def _by_config(spec: TeacherSpec, key: str) -> TeacherNetwork:
 
 def _by_module(spec: TeacherSpec, key: str) -> TeacherNetwork:
     network = build_network(spec.module, spec.kwargs or {}, key)
-    network = _finished(network, spec, None, key)
-    own = getattr(network, 'data_preprocessor', None)
-    says = type(own) not in (type(None), BaseDataPreprocessor)
+    network, preprocessor = _finished(network, spec, None, key)
+    says = spec.data_preprocessor is not None or type(preprocessor) not in (
+        type(None),
+        BaseDataPreprocessor,
+    )
     check_teacher(network, f'{key}.module')
     return TeacherNetwork(
         network,
+        preprocessor,
         'those of the module that was given'
         if isinstance(spec.module, nn.Module)
         else f'those with which {spec.module!r} built it',
@@ -118,13 +124,14 @@ def _by_module(spec: TeacherSpec, key: str) -> TeacherNetwork:
 
 def _finished(
     network: nn.Module, spec: TeacherSpec, scope: str | None, key: str
-) -> nn.Module:
+) -> tuple[nn.Module, nn.Module | None]:
     network = revert_sync_batchnorm(network)
+    preprocessor = getattr(network, 'data_preprocessor', None)
     if spec.data_preprocessor is not None:
-        network.data_preprocessor = build_preprocessor(
+        preprocessor = build_preprocessor(
             spec.data_preprocessor, network, scope, key
         )
-    return network
+    return network, preprocessor
 
 
 def _read_config(given: str | Path | dict | Config, key: str) -> Config:

@@ -22,6 +22,8 @@ def trained_parameters(
 ) -> set[str]:
     """The parameters that get a gradient from what some taps yield.
 
+    Frozen ones are among them, if what is behind them would give one.
+
     A pass forward and backward finds them, on meta tensors if the network
     has no operator without a meta kernel.
 
@@ -38,9 +40,12 @@ def trained_parameters(
     """
     run = partial(_there_and_back, taps, texts)
     heads = list(heads)
-    saved = {p: p.grad for p in network.parameters()}
+    saved = {p: (p.grad, p.requires_grad) for p in network.parameters()}
     with in_mode(network, True), torch.enable_grad(), isolated_randomness():
         try:
+            # What is frozen now may be thawed later.
+            for parameter in saved:
+                parameter.requires_grad_(parameter.is_floating_point())
             try:
                 state = run_on_meta(network, input_shape, run, heads)
             except TapError:
@@ -51,8 +56,9 @@ def trained_parameters(
             return {n for n, t in state.items() if t.grad is not None}
         finally:
             taps.clear()
-            for parameter, gradient in saved.items():
+            for parameter, (gradient, learns) in saved.items():
                 parameter.grad = gradient
+                parameter.requires_grad_(learns)
 
 
 def _there_and_back(

@@ -209,6 +209,10 @@ def test_hugging_face_says_it_beside_the_weights(tmp_path, where):
         (dict(do_normalize=False), ([0, 0, 0], [255, 255, 255], True)),
         (dict(do_rescale=False, do_flip_channel_order=True),
          ([10, 20, 30], [2, 4, 5], False)),
+        (dict(do_rescale=False, include_top=True),
+         ([10, 20, 30], [4, 16, 25], True)),
+        (dict(rescale_factor=0.5, rescale_offset=True),
+         ([22, 42, 62], [4, 8, 10], True)),
         (dict(image_mean=None), None),
     ],
 )  # fmt: skip
@@ -258,6 +262,14 @@ def test_a_data_preprocessor_that_contradicts(build):
     )
 
 
+@pytest.mark.parametrize('rgb', [True, False])
+def test_an_order_of_channels_that_contradicts(build, log, rgb):
+    given = dict(type='ImgDataPreprocessor', bgr_to_rgb=rgb, **HALF)
+    build(config(vit(data_preprocessor=given)))
+    said = '`teacher.data_preprocessor` gives the teacher BGR' in log.text
+    assert said != rgb
+
+
 def test_the_order_of_channels_has_to_be_certain(ready):
     """A student that swaps none: files are BGR, CIFAR is RGB."""
     student = tiny_recipes.classifier()
@@ -291,7 +303,7 @@ def test_a_library_that_says_nothing(ready, log):
     )
     model = ready(config(teacher, dict(TOKENS, teacher_at='layer2')))
     assert model.teacher._conversion is None
-    assert 'Nothing says what normalises the images of the teacher ResNet. '
+    assert 'what normalises the images of the teacher ResNet. ' in log.text
     assert "takes the student's: mean [120, 118, 110]" in log.text
 
 
@@ -302,6 +314,34 @@ def test_a_built_model_has_its_own(ready, build):
     model = ready(config(network, entry, 16))
     assert model.teacher._conversion is not None
     assert compared(model, images()) == dict(f=pair(2, 24, 4, 4))
+
+
+@pytest.mark.parametrize('by', ['key', 'library'])
+def test_raw_values_are_an_answer(ready, log, tmp_path, by):
+    teacher = dict(module=Network(5), checkpoint=None)
+    if by == 'key':
+        teacher['data_preprocessor'] = dict(type='BaseDataPreprocessor')
+    else:
+        raw = dict(
+            do_rescale=False,
+            do_normalize=False,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        )
+        file = tmp_path / 'preprocessor_config.json'
+        file.write_text(json.dumps(raw))
+        teacher['module'].config = ConfigDict(_name_or_path=str(tmp_path))
+    model = ready(config(teacher, dict(TOKENS, teacher_at='layer'), 16))
+    assert "takes the student's" not in log.text
+    data = images()
+    seen = seen_by(model.teacher.network)
+    model(**data, mode='loss')
+    student = model.data_preprocessor
+    raw = data['inputs'] * student.std + student.mean
+    if by == 'key':
+        # As loaded.
+        raw = raw.flip(1)
+    torch.testing.assert_close(seen[-1], raw)
 
 
 # The size of its images

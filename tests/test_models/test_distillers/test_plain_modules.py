@@ -155,3 +155,76 @@ def test_a_student_with_a_preprocessor_takes_no_other(build):
         distiller(
             student=student, data_preprocessor=dict(type='ImgDataPreprocessor')
         )
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_a_teacher_has_no_parts_of_the_student(several):
+    student, teacher = network(4), network(4)
+    teacher.stem = student.stem
+    given = dict(
+        teacher=None,
+        teachers=dict(a=network(4), b=teacher),
+        distill=dict(maps=dict(ENTRY, teacher='a')),
+    )
+    if not several:
+        given = dict(teacher=dict(module=teacher))
+    key = 'teachers.b' if several else 'teacher'
+    with pytest.raises(ValueError, match=f"`{key}`.*'stem.weight'.*deepcopy"):
+        distiller(student=student, **given)
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_a_runner_does_not_draw_the_student_again():
+    """timm's vision transformers have an ``init_weights``, too."""
+
+    class Student(nn.Sequential):
+        def init_weights(self):
+            nn.init.zeros_(self.stem.weight)
+
+    student = Student(OrderedDict(network(4).named_children()))
+    before = student.stem.weight.clone()
+    distiller(student=student).init_weights()
+    assert torch.equal(student.stem.weight, before)
+
+
+def test_a_built_teacher_stays_as_it_is(log):
+    """A second distiller asks again what normalises its images."""
+    teacher = network(6)
+    names = [name for name, _ in teacher.named_modules()]
+    norm = dict(type='ImgDataPreprocessor', bgr_to_rgb=True)
+    first = dict(norm, mean=[127.5] * 3, std=[127.5] * 3)
+    distiller(teacher=teacher, data_preprocessor=first)
+    distiller(teacher=dict(module=teacher, data_preprocessor=first))
+    assert [name for name, _ in teacher.named_modules()] == names
+    second = dict(norm, mean=[10.0] * 3, std=[20.0] * 3)
+    model = distiller(teacher=teacher, data_preprocessor=second)
+    assert model.teacher._conversion is None
+    assert "takes the student's: mean [10, 10, 10]" in log.text
+
+
+def test_a_step_runs_on_what_the_dry_run_ran_on():
+    """Hugging Face's transformers interpolate only if they are asked."""
+
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, images, interpolate_pos_encoding=False):
+            assert interpolate_pos_encoding
+            return self.relu(images)
+
+    model = distiller(student=Student())
+    assert list(model(IMAGES, mode='loss')) == ['distill.maps.loss_kd']
+    assert model(IMAGES).shape[:2] == (2, 4)
+
+
+def test_a_teacher_that_somebody_else_trains_stays_in_eval_mode():
+    """A LightningModule that keeps it, too, calls its ``train()``."""
+    teacher = nn.Sequential(OrderedDict(network(6).named_children()))
+    teacher.add_module('norm', nn.BatchNorm2d(2))
+    model = distiller(teacher=teacher)
+    teacher.train()
+    model(IMAGES, mode='loss')
+    assert not teacher.norm.training
+    assert not teacher.norm.running_mean.any()

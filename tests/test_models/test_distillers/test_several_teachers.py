@@ -184,6 +184,8 @@ def test_one_teacher_with_a_name(ready):
 
 def test_several_have_no_short_name(model):
     assert not hasattr(model, 'teacher')
+    with pytest.raises(AttributeError, match='They are in `teachers`'):
+        _ = model.teacher
 
 
 # The mean of several
@@ -306,6 +308,12 @@ def test_errors_say_which_teacher(ready):
     del wrong['at']
     with pytest.raises(ValueError, match='`teachers.large`: the teacher.*fcs'):
         ready(two(dict(f=wrong)))
+    config = two()
+    config['teachers']['small']['config'] = dict(
+        model=tiny_recipes.classifier(in_channels=1)
+    )
+    with pytest.raises(ValueError, match='`teachers.small`: its images'):
+        ready(config)
     config = two()
     config['teachers']['small']['inherit'] = ('necks',)
     with pytest.raises(ValueError, match='`teachers.small.inherit` names'):

@@ -161,6 +161,15 @@ def test_untrained_is_what_gets_no_gradient(ready, kind):
     assert all(p.grad is not None for p in trainable)
 
 
+def test_what_is_thawed_later_is_trained(ready):
+    model = ready(STUDENTS['frozen stages']())
+    parameters = dict(model.student.named_parameters())
+    frozen = {n for n, p in parameters.items() if not p.requires_grad}
+    assert frozen
+    model.student.requires_grad_(True)
+    assert not frozen & model.student_task.untrained(model.distill).keys()
+
+
 def test_the_union_of_active_entries_is_trained(ready):
     entries = dict(
         early=dict(at='backbone.layer1', **MSE),

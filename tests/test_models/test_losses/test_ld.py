@@ -165,7 +165,7 @@ def test_trains_a_detector(ready, at, region):
 def test_the_documented_entries_train(ready):
     """A sigmoid a class, and distributions for the sides of a box."""
     page = Path(__file__).parents[3] / 'docs/losses.md'
-    (block,) = re.findall(
+    block, *_ = re.findall(
         r'^```python\n(.*?)^```', page.read_text(), re.M | re.S
     )
     values = {}
