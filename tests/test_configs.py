@@ -132,7 +132,7 @@ def check_build(path, monkeypatch):
         assert number == LISTED[path]['Parameters']
 
 
-LARGE = [p for p in CONFIGS if re.search('x101|swin-large|dinov2|sam-base', p.stem)]
+LARGE = [*RADIO, *(p for p in CONFIGS if re.search('x101|swin-large', p.stem))]
 
 
 @each(
@@ -456,7 +456,8 @@ def use_scenes(cfg, folder, kind):
     ):
         if loader is None:
             continue
-        dataset = loader.dataset
+        # Some are in a data set that caches them.
+        dataset = loader.dataset.get('dataset', loader.dataset)
         dataset.data_root = str(folder / kind)
         if dataset.type == 'BaseSegDataset':  # images without labels
             dataset.data_prefix = dict(img_path=split)

@@ -19,9 +19,7 @@ model = dict(
         ),
     ),
     distill=dict(
-        tokens=dict(
-            teacher='dino', teacher_at='backbone.ln1', **_base_.entry
-        ),
+        tokens=dict(teacher='dino', teacher_at='backbone.ln1', **_base_.entry),
         fpn=dict(
             teacher='det',
             # Strides 8, 16 and 32 in both.
