@@ -29,6 +29,7 @@ DATA = {
     'cifar100': 'CIFAR-100',
     'coco': 'COCO',
     'cityscapes-512x1024': 'Cityscapes',
+    'ade20k-512x512': 'ADE20K',
     'digit-scenes': 'Digit scenes',
     'digit-scenes-det': 'Digit scenes, detection',
     'digit-scenes-seg': 'Digit scenes, segmentation',
@@ -53,9 +54,15 @@ def student(path: Path) -> str:
     return student(base)
 
 
-def teacher(cfg: Config) -> str:
-    """The config of the teacher, as a path if it is one of ours."""
-    package, _, name = cfg.model.teacher.config.partition('::')
+def teachers(cfg: Config) -> list[dict]:
+    """The teachers of a distiller, as its config has them."""
+    several = cfg.model.get('teachers')
+    return [*several.values()] if several else [cfg.model.teacher]
+
+
+def config_of(teacher: dict) -> str:
+    """The config of a teacher, as a path if it is one of ours."""
+    package, _, name = teacher.config.partition('::')
     name = name.removesuffix('.py') + '.py'
     return f'configs/{name}' if package == 'mmdiffkd' else f'{package}::{name}'
 
@@ -72,14 +79,13 @@ def describe(path: Path, cfg: Config, facts: dict, count: Callable) -> dict:
     if path.parent.name == 'baseline':
         metadata['Parameters'] = count(cfg)
     else:
-        checkpoint = cfg.model.teacher.checkpoint
-        weights = {'Weights': checkpoint} if '://' in checkpoint else {}
-        names = {'Student': student(path), 'Teacher': teacher(cfg)}
-        metadata['Student'] = {'Config': names['Student']}
-        metadata['Teacher'] = {
-            'Config': names['Teacher'],
-            **weights,
-            **facts['Teachers'].get(names['Teacher'], {}),
+        described = [describe_teacher(t, facts) for t in teachers(cfg)]
+        metadata['Student'] = {'Config': student(path)}
+        # A list of several, the one itself otherwise.
+        metadata['Teacher'] = described if described[1:] else described[0]
+        names = {
+            'Student': student(path),
+            'Teacher': described[0]['Config'],
         }
         published = published and {
             **{role: figures(name, facts) for role, name in names.items()},
@@ -88,6 +94,13 @@ def describe(path: Path, cfg: Config, facts: dict, count: Callable) -> dict:
     if published:
         metadata['Published'] = published
     return metadata
+
+
+def describe_teacher(teacher: dict, facts: dict) -> dict:
+    """The metadata of one of a model's teachers."""
+    name, checkpoint = config_of(teacher), teacher.checkpoint
+    weights = {'Weights': checkpoint} if '://' in checkpoint else {}
+    return {'Config': name, **weights, **facts['Teachers'].get(name, {})}
 
 
 def figures(config: str, facts: dict) -> dict:
