@@ -459,7 +459,7 @@ def use_scenes(cfg, folder, kind):
         # Some are in a data set that caches them.
         dataset = loader.dataset.get('dataset', loader.dataset)
         dataset.data_root = str(folder / kind)
-        if dataset.type == 'BaseSegDataset':  # images without labels
+        if cfg.model.get('task_weight') == 0:  # images without labels
             dataset.data_prefix = dict(img_path=split)
             dataset.img_suffix = '.png'
         elif kind == 'det':
