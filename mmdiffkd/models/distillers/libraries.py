@@ -254,8 +254,13 @@ def preprocessor_for(
             f'with {"rgb_to_bgr" if not said.rgb else "bgr_to_rgb"}='
             f'{not said.rgb} for RGB.'
         )
-    print_log(f'`{key}`: {wanted}, by {said.source}', 'current')
-    # What swaps makes RGB of what mmcv reads.
+    # MMEngine does not keep in which direction a data preprocessor swaps.
+    taken = ' Images are taken to be loaded as BGR, as mmcv reads files.'
+    print_log(
+        f'`{key}`: {wanted}, by {said.source}.'
+        + (taken if len(mean) == 3 else ''),
+        'current',
+    )
     return ImgDataPreprocessor(
         list(said.mean),
         list(said.std),
