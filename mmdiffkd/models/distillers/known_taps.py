@@ -176,6 +176,8 @@ HEADS = (
         logits='retina_cls',
         boxes='retina_reg',
     ),
+    # Its boxes are changed in place, by a ReLU.
+    Row('FSAFHead', logits='retina_cls'),
     Row('ATSSHead DDODHead', logits='atss_cls'),
     Row('GFLHead', logits='gfl_cls'),
     Row('VFNetHead', logits='vfnet_cls'),
