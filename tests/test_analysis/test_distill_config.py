@@ -134,11 +134,19 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def folder(tmp_path, data):
+    """A folder in which no weights of a whole network stay behind."""
+    (tmp_path / 'data').symlink_to(data)
+    yield tmp_path
+    for file in tmp_path.rglob('*.pth'):
+        file.unlink()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('line', STOCK, ids=lambda line: line[0])
-def test_stock_config(line, data, tmp_path, monkeypatch):
-    (tmp_path / 'data').symlink_to(data)
-    monkeypatch.chdir(tmp_path)
+def test_stock_config(line, folder, monkeypatch):
+    monkeypatch.chdir(folder)
     name, *shrink = line
     recipe = load_config(name)
     reduce(recipe, *map(int, shrink))
