@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mmdiffkd.utils import load_config
+from mmdiffkd.utils import load_config, teachers_of
 from mmdiffkd.utils.command_line import package_of
 from mmdiffkd.visualization.training_curves import PALETTE
 
@@ -83,17 +83,36 @@ def plan(
         teacher_checkpoint (str, optional): Weights for every teacher.
         cfg_options (Mapping, optional): What is changed in every config; a
             variant's own changes win.
+
+    Raises:
+        ValueError: If weights are given and a config has several teachers.
     """
+    weights = {
+        label: _teacher_weights(config, teacher_checkpoint)
+        for label, (config, _) in variants.items()
+    }
     runs = {}
     for seed in seeds:
         for label, (config, own) in variants.items():
-            options = dict(cfg_options or {})
-            options['randomness.seed'] = seed
-            if teacher_checkpoint and 'teacher' in load_config(config).model:
-                options['model.teacher.checkpoint'] = teacher_checkpoint
+            options = {**(cfg_options or {}), 'randomness.seed': seed}
+            options |= weights[label]
             folder = work_dir / folder_name(label) / f'seed_{seed}'
             runs[label, seed] = Run(config, folder, {**options, **own})
     return runs
+
+
+def _teacher_weights(config: str, checkpoint: str | None) -> dict[str, str]:
+    """What changes in a config so that its teacher has these weights."""
+    if not checkpoint:
+        return {}
+    teachers = teachers_of(load_config(config).model)
+    if len(teachers) > 1:
+        raise ValueError(
+            f'--teacher-checkpoint {checkpoint}: {config} has several '
+            f'teachers ({", ".join(teachers)}). Leave the flag out, and give '
+            'each its `checkpoint` in the config.'
+        )
+    return {f'model.{key}.checkpoint': checkpoint for key in teachers}
 
 
 def train_and_evaluate(

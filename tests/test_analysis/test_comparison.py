@@ -125,6 +125,15 @@ def test_plan(fake):
     }
 
 
+def test_one_checkpoint_for_several_teachers(fake):
+    config = fake / 'two.py'
+    config.write_text('model = dict(teachers=dict(a=dict(), b=dict()))')
+    arguments = {'two': (str(config), {})}, [0], fake / 'out'
+    assert list(plan(*arguments)) == [('two', 0)]
+    with pytest.raises(ValueError, match=r'teachers\.a, teachers\.b.*Leave'):
+        plan(*arguments, 't.pth')
+
+
 def test_interval_is_students(fake):
     """Of the paired differences, by its quantile and their deviation."""
     first, second = [60.1, 61.7, 59.2, 63.3], [63.0, 62.5, 61.9, 66.2]

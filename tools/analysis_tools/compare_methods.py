@@ -128,14 +128,14 @@ def main() -> None:
     variants, seeds = read_variants(args), range(args.seeds)
     first = next(iter(variants))
     metric = args.metric or default_metric(variants[first][0])
-    runs = plan(
-        variants,
-        seeds,
-        args.work_dir,
-        args.teacher_checkpoint,
-        args.cfg_options,
-    )
     try:
+        runs = plan(
+            variants,
+            seeds,
+            args.work_dir,
+            args.teacher_checkpoint,
+            args.cfg_options,
+        )
         results = run_all(runs, args.split, metric, args.jobs)
     except (ChildFailed, ValueError) as error:
         sys.exit(str(error))
