@@ -148,8 +148,9 @@ def compose(
         )
     config = load_config(student)
     model = config.get('model') or {}
-    if 'type' not in model or 'teacher' in model:
-        what = 'that of a distiller' if 'teacher' in model else 'without model'
+    distills = not model.keys().isdisjoint(('teacher', 'teachers'))
+    if 'type' not in model or distills:
+        what = 'that of a distiller' if distills else 'without model'
         raise ValueError(
             f'STUDENT_CONFIG is {student!r}, {what}. Give the plain recipe '
             'that trains the student.'
@@ -363,5 +364,11 @@ def write(text: str, out: Path) -> None:
         FileExistsError: If there is such a file by now.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open('x') as file:
-        file.write(text)
+    # Not atomic_write, which replaces a file that is there.
+    file = out.open('x')
+    try:
+        with file:
+            file.write(text)
+    except BaseException:
+        out.unlink()
+        raise

@@ -15,6 +15,7 @@ from mmdiffkd.analysis.distill_config import (
     set_input_size,
     target,
     text_of,
+    write,
 )
 from mmdiffkd.analysis.stock_data import write_data
 from mmdiffkd.analysis.stock_recipes import reduce
@@ -132,6 +133,17 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stock') / 'data'
     write_data(folder)
     return folder
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    out = tmp_path / 'new/config.py'
+    with pytest.raises(UnicodeEncodeError):
+        write('a = 1\n' * 10_000 + '\ud800', out)
+    assert not out.exists()
+    write('a = 1', out)
+    with pytest.raises(FileExistsError):
+        write('b = 2', out)
+    assert out.read_text() == 'a = 1'
 
 
 @pytest.fixture

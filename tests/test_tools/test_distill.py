@@ -237,6 +237,10 @@ def test_recipes_that_lines_do_not_fit(folder, monkeypatch):
     text = Path('student.py').read_text()
     Path('student.py').write_text(text.replace("'student.py'", "'plain.py'"))
     nothing_is_written(folder, 'that of a distiller', ValueError, monkeypatch)
+    Path('student.py').write_text(
+        "_base_ = 'plain.py'\nmodel = dict(teachers=dict(a=dict()))"
+    )
+    nothing_is_written(folder, 'that of a distiller', ValueError, monkeypatch)
     write_lazy_recipe(folder / 'lazy')
     (folder / 'lazy/lazy_plain.py').rename('student.py')
     nothing_is_written(folder, "MMEngine's new style", ValueError, monkeypatch)
