@@ -443,7 +443,8 @@ def use_classes(cfg, folder):
         write_class_folders(folder, ('train', 'val', 'test'), CLASSES)
         changes = dict(data_root=str(folder), metainfo=dict(classes=CLASSES))
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.update(changes)
+        # Some are in a data set that caches them.
+        loader.dataset.get('dataset', loader.dataset).update(changes)
 
 
 def use_scenes(cfg, folder, kind):
@@ -517,6 +518,12 @@ def bare(value):
             bare(item)
 
 
+def from_random_weights(student):
+    """The students of digit scenes go on from a run that a test lacks."""
+    if 'work_dirs/' in str(student.get('init_cfg')):
+        student.init_cfg = None
+
+
 def check_run(path, cfg, tmp_path):
     """Trains for two iterations of two images and evaluates."""
     if task(path) == 'cls':
@@ -537,6 +544,7 @@ def check_run(path, cfg, tmp_path):
             )
     for teacher in teachers(cfg) if 'distill' in cfg.model else ():
         teacher.checkpoint = None
+    from_random_weights(cfg.model.get('student', cfg.model))
     if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=2, val_interval=2)
     else:
@@ -567,7 +575,7 @@ def check_run(path, cfg, tmp_path):
 
 @each(
     named(
-        'diffkd/diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes',
+        'diffkd/diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-4e_digit-scenes',
         'diffkd/diffkd_fpn-reg_retinanet-w24_retinanet-w8_1xb16-6e_digit-scenes-det',
         'diffkd/diffkd_logits-aux_pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg',
     )

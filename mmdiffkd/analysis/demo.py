@@ -34,8 +34,8 @@ from .macs import get_costs, readable
 from .tables import aligned
 from .training import TOOLS, Run, evaluate, run_child, train
 
-# What is trained, in order: name and title.
-TEACHER, STUDENT, DISTILLED = 'teacher', 'student', 'diffkd'
+# What is trained, in order, and the titles of what is compared.
+START, TEACHER, STUDENT, DISTILLED = 'start', 'teacher', 'student', 'diffkd'
 TITLES = {
     TEACHER: 'teacher',
     STUDENT: 'student alone',
@@ -53,13 +53,15 @@ class Task:
 
     Attributes:
         name (str): ``'cls'``, ``'det'`` or ``'seg'``.
-        pair (tuple[str, str]): Teacher and student, as configs name them.
+        teacher (str): Name of the teacher's config.
+        student (str): Name of the student's config.
         tap (str): The tap, as configs name it.
-        recipe (str): The rest of the configs' names.
         metric (str): The logged name of the metric that is reported.
         label (str): The name of the metric in what is printed.
-        seconds (tuple[int, ...]): What the data, the three trainings and the
+        seconds (tuple[int, ...]): What the data, the trainings and the
             pictures take on 2 CPU cores.
+        start (str, optional): Name of the config of the briefly trained
+            student that both students go on from; None for a random start.
         curves (Mapping[str, str], optional): Panels of the training curves;
             None for those of a classifier.
         visualizer (Mapping, optional): Config of the package's visualizer;
@@ -68,12 +70,13 @@ class Task:
     """
 
     name: str
-    pair: tuple[str, str]
+    teacher: str
+    student: str
     tap: str
-    recipe: str
     metric: str
     label: str
     seconds: tuple[int, ...]
+    start: str | None = None
     curves: Mapping[str, str] | None = None
     visualizer: Mapping | None = None
     drawing: Mapping = field(default_factory=dict)
@@ -86,42 +89,54 @@ class Task:
 
     @property
     def configs(self) -> dict[str, str]:
-        """The config of each training."""
-        teacher, student = self.pair
-        distilled = f'diffkd_{self.tap}_{teacher}_{student}'
-        return {
-            TEACHER: f'configs/baseline/{teacher}_{self.recipe}.py',
-            STUDENT: f'configs/baseline/{student}_{self.recipe}.py',
-            DISTILLED: f'configs/diffkd/{distilled}_{self.recipe}.py',
+        """The config of each training, in order."""
+        pair = f'{self.teacher.split("_")[0]}_{self.student}'
+        baselines = {
+            START: self.start,
+            TEACHER: self.teacher,
+            STUDENT: self.student,
         }
+        return {
+            name: f'configs/baseline/{config}.py'
+            for name, config in baselines.items()
+            if config
+        } | {DISTILLED: f'configs/diffkd/diffkd_{self.tap}_{pair}.py'}
 
     def run(self, name: str) -> Run:
-        """One of the three trainings."""
-        options = {'randomness.seed': 0}
+        """One of the trainings."""
+        options = {}
+        if name != START:
+            options['randomness.seed'] = 0
         if name == DISTILLED:
             teacher = self.run(TEACHER).checkpoint
             options['model.teacher.checkpoint'] = str(teacher)
+        if self.start and name in (STUDENT, DISTILLED):
+            model = 'model.student' if name == DISTILLED else 'model'
+            start = self.run(START).checkpoint
+            options[f'{model}.init_cfg.checkpoint'] = str(start)
         return Run(self.configs[name], self.work_dir / name, options)
 
 
 TASKS = {
     'cls': Task(
         'cls',
-        ('resnet14-w24', 'resnet14-w4'),
+        'resnet14-w24_1xb64-6e_digit-scenes',
+        'resnet14-w4_1xb64-4e_digit-scenes',
         'backbone',
-        '1xb64-20e_digit-scenes',
         METRICS['mmpretrain'],
         'top-1',
-        (12, 115, 60, 110, 5),
+        (20, 25, 110, 40, 70, 5),
+        'resnet14-w4_1xb64-3e_digit-scenes',
     ),
     'det': Task(
         'det',
-        ('retinanet-w24', 'retinanet-w8'),
+        'retinanet-w24_1xb16-6e_digit-scenes-det',
+        'retinanet-w8_1xb16-6e_digit-scenes-det',
         'fpn-reg',
-        '1xb16-6e_digit-scenes-det',
         METRICS['mmdet'],
         'mAP',
         (10, 300, 200, 290, 10),
+        None,
         {
             'loss_*': 'task losses',
             'distill.*loss*': 'distillation losses',
@@ -131,12 +146,13 @@ TASKS = {
     ),
     'seg': Task(
         'seg',
-        ('pspnet-w16', 'pspnet-w8'),
+        'pspnet-w16_1xb8-6e_digit-scenes-seg',
+        'pspnet-w8_1xb8-6e_digit-scenes-seg',
         'logits-aux',
-        '1xb8-6e_digit-scenes-seg',
         METRICS['mmseg'],
         'mIoU',
         (10, 300, 200, 340, 10),
+        None,
         {
             'decode.loss_ce': 'task loss',
             'distill.*loss*': 'distillation losses',
@@ -200,7 +216,7 @@ def write_scenes(task: Task) -> None:
 
 
 def train_and_test(task: Task, name: str) -> dict:
-    """Train one of the three, evaluate it, and give what was measured."""
+    """Train a network, evaluate it, and give what was measured."""
     run = task.run(name)
     done = (run.folder / 'result.json').is_file()
     result = train(run, on_line=report_epochs(task))
@@ -283,7 +299,8 @@ def table(task: Task, results: dict, costs: dict) -> str:
     rows = [
         ('', 'parameters', 'MACs', 'cost of step', task.label, 'trained in')
     ]
-    for name, result in results.items():
+    for name in TITLES:
+        result = results[name]
         deployed = costs[name]['deployed']
         ratio = costs[name].get('step_ratio')
         rows.append(
@@ -347,19 +364,24 @@ def run_demo(task: Task) -> None:
         OtherSettings: If the work directory holds another run.
     """
     start = time.perf_counter()
-    say(f'Five stages, about {duration(sum(task.seconds))} on 2 CPU cores')
+    say(
+        f'{len(task.seconds)} stages, about {duration(sum(task.seconds))} on '
+        '2 CPU cores'
+    )
     data, *training, pictures = task.seconds
     with stage('digit scenes', data):
         write_scenes(task)
     results = {}
-    for (name, title), seconds in zip(TITLES.items(), training):
-        with stage(f'{title}: {task.configs[name]}', seconds):
+    for (name, config), seconds in zip(task.configs.items(), training):
+        title = TITLES.get(name, 'start of both students')
+        with stage(f'{title}: {config}', seconds):
             results[name] = train_and_test(task, name)
     with stage('costs and pictures', pictures):
         drawn, costs = draw_all(task)
     everything = {
         name: {'config': config, **results[name], 'costs': costs[name]}
         for name, config in task.configs.items()
+        if name in costs
     }
     summary = task.work_dir / 'results.json'
     summary.write_text(json.dumps(everything, indent=1) + '\n')

@@ -50,7 +50,7 @@ PALETTE = (
 DIGITS = dict(train=range(1100), val=range(1100, 1300), test=range(1300, 1797))
 #: How many scenes of each split are written by default.
 SIZES = dict(
-    cls=dict(train=4000, val=1000, test=2000),
+    cls=dict(train=12000, val=1000, test=2000),
     det=dict(train=3000, val=300, test=600),
     seg=dict(train=2000, val=200, test=300),
 )

@@ -4,6 +4,7 @@ import pytest
 
 from mmdiffkd.analysis.demo import (
     DISTILLED,
+    START,
     STUDENT,
     TASKS,
     TEACHER,
@@ -25,13 +26,31 @@ def test_configs_exist(task):
 def test_costs_of_the_networks(monkeypatch, tmp_path, task):
     monkeypatch.chdir(tmp_path)
     Path('configs').symlink_to(ROOT / 'configs')
-    teacher = TASKS[task].work_dir / TEACHER
-    teacher.mkdir(parents=True)
-    (teacher / 'last_checkpoint').write_text('epoch_20.pth')
+    for name in (START, TEACHER):
+        folder = TASKS[task].work_dir / name
+        folder.mkdir(parents=True)
+        (folder / 'last_checkpoint').write_text('last.pth')
     costs = count_costs(TASKS[task])
     assert costs[DISTILLED]['deployed'] == costs[STUDENT]['deployed']
     assert costs[DISTILLED]['teacher']['macs'] > 0
     assert len({str(each['shape']) for each in costs.values()}) == 1
+
+
+def test_both_students_go_on_from_one_start(monkeypatch, tmp_path):
+    task = TASKS['cls']
+    monkeypatch.chdir(tmp_path)
+    Path('configs').symlink_to(ROOT / 'configs')
+    for name in (START, TEACHER):
+        folder = task.work_dir / name
+        folder.mkdir(parents=True)
+        (folder / 'last_checkpoint').write_text(f'{name}.pth')
+    model = task.run(STUDENT).settings.model
+    assert model.init_cfg == dict(type='Pretrained', checkpoint='start.pth')
+    distiller = task.run(DISTILLED).settings.model
+    assert distiller.student.init_cfg == model.init_cfg
+    assert distiller.teacher.checkpoint == 'teacher.pth'
+    # The start has a seed of its own, so no seed of a comparison repeats it.
+    assert task.run(START).settings.randomness.seed == 1000
 
 
 @pytest.mark.parametrize(

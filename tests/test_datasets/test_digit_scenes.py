@@ -45,7 +45,7 @@ def test_splits_share_no_digit_and_use_all():
 
 
 def test_default_sizes():
-    assert SIZES['cls'] == dict(train=4000, val=1000, test=2000)
+    assert SIZES['cls'] == dict(train=12000, val=1000, test=2000)
     assert SIZES['det'] == dict(train=3000, val=300, test=600)
     assert all(set(sizes) == set(DIGITS) for sizes in SIZES.values())
 

@@ -93,7 +93,7 @@ def test_configs_are_found_in_an_installed_wheel(wheel, tmp_path):
         archive.extractall(tmp_path / 'site')
     config = tmp_path / 'config.py'
     config.write_text(
-        "_base_ = 'mmdiffkd::baseline/resnet14-w4_1xb64-20e_digit-scenes.py'\n"
+        "_base_ = 'mmdiffkd::baseline/resnet14-w4_1xb64-4e_digit-scenes.py'\n"
     )
     script = (
         'import mmdiffkd\n'

@@ -171,11 +171,16 @@ def test_real_trainings(tmp_path, split):
         cwd=ROOT,
         check=True,
     )
-    config = 'configs/baseline/resnet14-w4_1xb64-20e_digit-scenes.py'
-    options = {'train_cfg.max_epochs': 1}
-    for name in ('train', 'val', 'test'):
-        options[f'{name}_dataloader.dataset.data_root'] = data / 'cls'
-        options[f'{name}_dataloader.num_workers'] = 0
+    config = 'configs/baseline/resnet14-w4_1xb64-4e_digit-scenes.py'
+    options = {'train_cfg.max_epochs': 1, 'model.init_cfg': None}
+    for loader, dataset in (
+        ('train_dataloader', 'dataset.dataset'),
+        ('val_dataloader', 'dataset'),
+        ('test_dataloader', 'dataset'),
+    ):
+        options[f'{loader}.{dataset}.data_root'] = data / 'cls'
+        options[f'{loader}.num_workers'] = 0
+        options[f'{loader}.persistent_workers'] = False
     command = [sys.executable, str(ROOT / 'tools' / TOOL), config, config]
     command += ['--labels', 'one', 'two', '--seeds', '1', '--split', split]
     command += ['--work-dir', str(tmp_path / 'out'), '--cfg-options']

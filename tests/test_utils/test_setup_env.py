@@ -49,7 +49,7 @@ def test_what_is_newer_or_absent_is_not():
             'EncoderDecoder',
         ),
         (
-            'mmdiffkd::baseline/resnet14-w4_1xb64-20e_digit-scenes.py',
+            'mmdiffkd::baseline/resnet14-w4_1xb64-4e_digit-scenes.py',
             'ImageClassifier',
         ),
     ],

@@ -21,13 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = (
     'configs/diffkd/'
-    'diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes.py'
+    'diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-4e_digit-scenes.py'
 )
 #: What makes that config small, and random in every part.
 SMALL = [
     'model.teacher.checkpoint=None',
+    'model.student.init_cfg=None',
     'model.student.backbone.drop_path_rate=0.2',
-    'train_dataloader.dataset.data_prefix=val',
+    'train_dataloader.dataset.dataset.data_prefix=val',
     'val_dataloader.dataset.data_prefix=val',
     'train_cfg.max_epochs=6',
     'train_cfg.val_interval=1',

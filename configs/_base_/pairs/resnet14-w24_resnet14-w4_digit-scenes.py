@@ -1,7 +1,7 @@
 # Teacher and student on digit scenes; a method adds `model.distill`. The
 # teacher's weights are where tools/train.py leaves them.
 _base_ = [
-    '../../baseline/resnet14-w4_1xb64-20e_digit-scenes.py',
+    '../../baseline/resnet14-w4_1xb64-4e_digit-scenes.py',
     '../distillation.py',
 ]
 
@@ -10,9 +10,8 @@ model = dict(
     type='mmdiffkd.Distiller',
     student=_base_.model,
     teacher=dict(
-        config='mmdiffkd::baseline/resnet14-w24_1xb64-20e_digit-scenes.py',
-        checkpoint='work_dirs/resnet14-w24_1xb64-20e_digit-scenes/'
-        'epoch_20.pth',
+        config='mmdiffkd::baseline/resnet14-w24_1xb64-6e_digit-scenes.py',
+        checkpoint='work_dirs/resnet14-w24_1xb64-6e_digit-scenes/epoch_6.pth',
     ),
     distill=dict(),
     input_size=32,

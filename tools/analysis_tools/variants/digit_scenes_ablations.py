@@ -4,7 +4,7 @@ python tools/analysis_tools/compare_methods.py --seeds 5 \
     --variants tools/analysis_tools/variants/digit_scenes_ablations.py
 """
 
-PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'
+PAIR = 'resnet14-w24_resnet14-w4_1xb64-4e_digit-scenes'
 CONFIG = f'configs/diffkd/diffkd_backbone_{PAIR}.py'
 NECK = 'model.distill.feature.neck'
 # One value a key, as on a command line.

@@ -6,7 +6,7 @@ python tools/analysis_tools/compare_methods.py --seeds 5 \
 
 CONFIG = (
     'configs/diffkd/'
-    'diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes.py'
+    'diffkd_backbone_resnet14-w24_resnet14-w4_1xb64-4e_digit-scenes.py'
 )
 variants = {'DiffKD': (CONFIG, {})} | {
     f'DiffKD, grad_steps {k}': (

@@ -4,7 +4,7 @@ python tools/analysis_tools/compare_methods.py --seeds 5 \
     --variants tools/analysis_tools/variants/digit_scenes_methods.py
 """
 
-PAIR = 'resnet14-w24_resnet14-w4_1xb64-20e_digit-scenes'
+PAIR = 'resnet14-w24_resnet14-w4_1xb64-4e_digit-scenes'
 METHODS = {
     'KD': 'kd/kd_logits',
     'DKD': 'dkd/dkd_logits',
@@ -30,7 +30,7 @@ METHODS = {
 }
 variants = {
     'student alone': (
-        'configs/baseline/resnet14-w4_1xb64-20e_digit-scenes.py',
+        'configs/baseline/resnet14-w4_1xb64-4e_digit-scenes.py',
         {},
     )
 } | {

@@ -5,7 +5,7 @@ model = dict(
         logits=dict(
             at='head.fc',
             loss=dict(type='DKDLoss', tau=4.0, alpha=1.0, beta=2.0),
-            schedule=dict(warmup=2),
+            schedule=dict(warmup=1),
         ),
         feature=dict(
             at='backbone[-1]',

@@ -16,7 +16,7 @@ model = dict(
             ],
             neck=dict(type='ReviewKDNeck'),
             loss=dict(type='HCLLoss'),
-            schedule=dict(warmup=2),
+            schedule=dict(warmup=1),
             # Chosen on the val scenes.
             weight=3.0,
         ),
