@@ -18,7 +18,7 @@ model = dict(
             loss=dict(type='HCLLoss'),
             schedule=dict(warmup=1),
             # Chosen on the val scenes.
-            weight=3.0,
+            weight=9.0,
         ),
     )
 )
