@@ -445,6 +445,7 @@ def use_classes(cfg, folder):
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         # Some are in a data set that caches them.
         loader.dataset.get('dataset', loader.dataset).update(changes)
+    bare(cfg.model.get('student', cfg.model))
 
 
 def use_scenes(cfg, folder, kind):
@@ -518,12 +519,6 @@ def bare(value):
             bare(item)
 
 
-def from_random_weights(student):
-    """The students of digit scenes go on from a run that a test lacks."""
-    if 'work_dirs/' in str(student.get('init_cfg')):
-        student.init_cfg = None
-
-
 def check_run(path, cfg, tmp_path):
     """Trains for two iterations of two images and evaluates."""
     if task(path) == 'cls':
@@ -544,7 +539,6 @@ def check_run(path, cfg, tmp_path):
             )
     for teacher in teachers(cfg) if 'distill' in cfg.model else ():
         teacher.checkpoint = None
-    from_random_weights(cfg.model.get('student', cfg.model))
     if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=2, val_interval=2)
     else:

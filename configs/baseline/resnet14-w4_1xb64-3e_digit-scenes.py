@@ -10,9 +10,5 @@ model = dict(
     backbone=dict(stem_channels=8, base_channels=4),
     head=dict(in_channels=16),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=60),
-    dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True),
-]
 train_cfg = dict(max_epochs=3, val_interval=3)
 randomness = dict(seed=1000)

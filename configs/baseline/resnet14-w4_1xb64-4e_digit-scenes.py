@@ -12,9 +12,5 @@ model = dict(
 )
 # So small a network bears three times the teacher's rate.
 optim_wrapper = dict(optimizer=dict(lr=3e-2))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=60),
-    dict(type='CosineAnnealingLR', end=4, convert_to_iter_based=True),
-]
 train_cfg = dict(max_epochs=4, val_interval=2)
 randomness = dict(seed=0)

@@ -60,13 +60,13 @@ class Task:
         label (str): The name of the metric in what is printed.
         seconds (tuple[int, ...]): What the data, the trainings and the
             pictures take on 2 CPU cores.
-        start (str, optional): Name of the config of the briefly trained
-            student that both students go on from; None for a random start.
         curves (Mapping[str, str], optional): Panels of the training curves;
             None for those of a classifier.
         visualizer (Mapping, optional): Config of the package's visualizer;
             None if predictions are not drawn.
         drawing (Mapping): Arguments of its ``add_datasample``.
+        start (str, optional): Name of the config of the briefly trained
+            student that both students go on from; None for a random start.
     """
 
     name: str
@@ -76,10 +76,10 @@ class Task:
     metric: str
     label: str
     seconds: tuple[int, ...]
-    start: str | None = None
     curves: Mapping[str, str] | None = None
     visualizer: Mapping | None = None
     drawing: Mapping = field(default_factory=dict)
+    start: str | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -126,7 +126,7 @@ TASKS = {
         METRICS['mmpretrain'],
         'top-1',
         (20, 25, 110, 40, 70, 5),
-        'resnet14-w4_1xb64-3e_digit-scenes',
+        start='resnet14-w4_1xb64-3e_digit-scenes',
     ),
     'det': Task(
         'det',
@@ -136,7 +136,6 @@ TASKS = {
         METRICS['mmdet'],
         'mAP',
         (10, 300, 200, 290, 10),
-        None,
         {
             'loss_*': 'task losses',
             'distill.*loss*': 'distillation losses',
@@ -152,7 +151,6 @@ TASKS = {
         METRICS['mmseg'],
         'mIoU',
         (10, 300, 200, 340, 10),
-        None,
         {
             'decode.loss_ce': 'task loss',
             'distill.*loss*': 'distillation losses',
@@ -379,9 +377,12 @@ def run_demo(task: Task) -> None:
     with stage('costs and pictures', pictures):
         drawn, costs = draw_all(task)
     everything = {
-        name: {'config': config, **results[name], 'costs': costs[name]}
-        for name, config in task.configs.items()
-        if name in costs
+        name: {
+            'config': task.configs[name],
+            **results[name],
+            'costs': costs[name],
+        }
+        for name in TITLES
     }
     summary = task.work_dir / 'results.json'
     summary.write_text(json.dumps(everything, indent=1) + '\n')
@@ -389,5 +390,5 @@ def run_demo(task: Task) -> None:
     for title, path in drawn.items():
         say(f'  {title:<18} {path}')
     say(f'  all numbers        {summary}')
-    say(f'  checkpoints, logs  {task.work_dir}/{{{",".join(TITLES)}}}')
+    say(f'  checkpoints, logs  {task.work_dir}/{{{",".join(task.configs)}}}')
     say(f'Total: {duration(time.perf_counter() - start)}')

@@ -180,7 +180,6 @@ def test_real_trainings(tmp_path, split):
     ):
         options[f'{loader}.{dataset}.data_root'] = data / 'cls'
         options[f'{loader}.num_workers'] = 0
-        options[f'{loader}.persistent_workers'] = False
     command = [sys.executable, str(ROOT / 'tools' / TOOL), config, config]
     command += ['--labels', 'one', 'two', '--seeds', '1', '--split', split]
     command += ['--work-dir', str(tmp_path / 'out'), '--cfg-options']

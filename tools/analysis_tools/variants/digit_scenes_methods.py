@@ -28,11 +28,7 @@ METHODS = {
     'DDKD': 'ddkd/ddkd_backbone-logits',
     'DSKD (reconstruction)': 'dskd/dskd_backbone',
 }
-variants = {
-    'student alone': (
-        'configs/baseline/resnet14-w4_1xb64-4e_digit-scenes.py',
-        {},
-    )
-} | {
-    label: (f'configs/{name}_{PAIR}.py', {}) for label, name in METHODS.items()
-}
+CONFIGS = {
+    'student alone': 'configs/baseline/resnet14-w4_1xb64-4e_digit-scenes.py'
+} | {label: f'configs/{name}_{PAIR}.py' for label, name in METHODS.items()}
+variants = {label: (config, {}) for label, config in CONFIGS.items()}
