@@ -125,7 +125,7 @@ TASKS = {
         'backbone',
         METRICS['mmpretrain'],
         'top-1',
-        (20, 25, 110, 40, 70, 5),
+        (25, 30, 90, 35, 70, 5),
         start='resnet14-w4_1xb64-3e_digit-scenes',
     ),
     'det': Task(
