@@ -1,0 +1,61 @@
+"""DiffKD at the last map, and what it is compared with to see what helps.
+
+python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_controls.py \
+    --work-dir work_dirs/controls
+"""
+
+import runpy
+from pathlib import Path
+
+METHODS = Path(__file__).with_name('digit_scenes_methods.py')
+CONFIGS = runpy.run_path(str(METHODS))['CONFIGS']
+ENTRY = 'model.distill.feature'
+NECK = f'{ENTRY}.neck'
+CONTROLS = 'mmdiffkd.analysis.controls'
+
+
+def neck(name: str, **options) -> dict:
+    return {f'{NECK}.type': f'{CONTROLS}.{name}'} | {
+        f'{NECK}.{key}': value for key, value in options.items()
+    }
+
+
+def of(method: str, options: dict) -> tuple[str, dict]:
+    return CONFIGS[method], options
+
+
+#: Label to a config, and what is changed in it but for the weight.
+ROWS = {
+    'DiffKD, 1 step': of('DiffKD', {f'{NECK}.num_inference_steps': 1}),
+    'DiffKD, no noise matching': of(
+        'DiffKD', {f'{NECK}.noise_matching': False}
+    ),
+    'DiffKD, no diffusion loss': of('DiffKD', {f'{NECK}.diffusion_weight': 0}),
+    'DiffKD, grad_steps=0': of('DiffKD', {f'{NECK}.grad_steps': 0}),
+    'DiffKD, untrained denoiser': of(
+        'DiffKD', neck('FrozenDenoiserNeck', diffusion_weight=0)
+    ),
+    'DiffKD, one timestep': of('DiffKD', neck('OneTimestepNeck')),
+    'DiffKD, standardised': of(
+        'DiffKD', {f'{NECK}.standardize_teacher': True}
+    ),
+    'projector': of('DiffKD', neck('ProjectorNeck')),
+    'projector, standardised': of(
+        'DiffKD', neck('ProjectorNeck', standardize_teacher=True)
+    ),
+    'projector, standardised, no autoencoder': of(
+        'DiffKD',
+        neck('ProjectorNeck', standardize_teacher=True, latent_channels=None),
+    ),
+    'linear projector, batch norm': of('DiffKD', neck('LinearProjectorNeck')),
+    'MSE, standardised': of('MSE', neck('StandardizedTargetNeck')),
+}
+#: Chosen on the val scenes, see digit_scenes_controls_val.py.
+CHOSEN: dict[str, float] = {}
+
+plain = ('student alone', 'MSE', 'PKD', 'ReviewKD', 'DiffKD')
+variants = {label: (CONFIGS[label], {}) for label in plain} | {
+    label: (config, {**options, f'{ENTRY}.weight': CHOSEN.get(label, 1.0)})
+    for label, (config, options) in ROWS.items()
+}
