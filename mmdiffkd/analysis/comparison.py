@@ -189,7 +189,10 @@ def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
         dict[str, dict]: For each method ``mean`` and ``sd`` (sample standard
         deviation), and for all but the first ``gain`` (mean paired
         difference), ``low`` and ``high``: its 95 % confidence interval by
-        Student's t over seeds. NaN where one seed is not enough.
+        Student's t over seeds, and ``p``: the probability of such a
+        difference, or of a larger one, if there is none, by the same test
+        and corrected for the number of methods by :func:`holm`. NaN where
+        one seed is not enough.
 
     Raises:
         ValueError: If a method has another number of seeds.
@@ -214,8 +217,34 @@ def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
             'gain': statistics.fmean(gains),
             'low': float(low),
             'high': float(high),
+            'p': float(test.pvalue),
         }
+    others = [
+        row
+        for row in summary.values()
+        if not math.isnan(row.get('p', math.nan))
+    ]
+    for row, p in zip(others, holm([row['p'] for row in others])):
+        row['p'] = p
     return summary
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Probabilities corrected for their number, in the same order.
+
+    If a method is called different where its corrected value is below 0.05,
+    the chance that any such call is wrong is below 0.05.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure"
+    (1979).
+    """
+    corrected, highest = list(values), 0.0
+    order = sorted(range(len(values)), key=values.__getitem__)
+    for rank, at in enumerate(order):
+        factor = len(values) - rank
+        highest = max(highest, min(1.0, factor * values[at]))
+        corrected[at] = highest
+    return corrected
 
 
 def write_tables(
@@ -251,10 +280,13 @@ def write_tables(
         rows.append({'method': label, **row, 'time_ratio': ratio, **by_seed})
         spread = '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}'
         gain = _gain_and_interval(row)
+        p = row.get('p', math.nan)
+        chance = '' if math.isnan(p) else f'{p:.3f}'
         mean = f'{row["mean"]:.2f}'
-        cells.append([label, mean, spread, gain, f'{ratio:.2f}x'])
+        cells.append([label, mean, spread, gain, chance, f'{ratio:.2f}x'])
     gain = f'gain over {first} (95 % CI)'
-    table = markdown(['', metric, 'sd', gain, 'time a step'], cells)
+    head = ['', metric, 'sd', gain, 'p (Holm)', 'time a step']
+    table = markdown(head, cells)
     text = f'{table}\n\n{note}\n'
     prefix.parent.mkdir(parents=True, exist_ok=True)
     Path(f'{prefix}.md').write_text(text)

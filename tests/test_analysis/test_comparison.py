@@ -9,6 +9,7 @@ from stand_in_tools import calls, write_stand_ins
 from mmdiffkd.analysis import training
 from mmdiffkd.analysis.comparison import (
     default_metric,
+    holm,
     metric_of,
     plan,
     summarise,
@@ -38,8 +39,24 @@ def test_summary_by_hand():
             'gain': 3.0,
             'low': 3 - 2.484138,
             'high': 3 + 2.484138,
+            # t = 3 * sqrt(3); for 2 degrees p is 1 - t / sqrt(2 + t^2).
+            'p': 1 - math.sqrt(27 / 29),
         }
     )
+
+
+def test_correction_by_hand():
+    """The smallest counts three times, and none overtakes a smaller one."""
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02] and holm([]) == []
+
+
+def test_methods_are_corrected_for_their_number():
+    first = [60.0, 61.0, 62.0]
+    many = {'a': first, 'b': [63.0, 63.0, 66.0], 'c': [60.0, 62.0, 62.0]}
+    p = 1 - math.sqrt(27 / 29)
+    assert summarise(many)['b']['p'] == pytest.approx(2 * p)
 
 
 def test_pairing_matters():
@@ -69,8 +86,8 @@ def test_tables(tmp_path):
         tmp_path / 'new' / 'table',
     )
     assert markdown.splitlines()[2:] == [
-        '| alone | 61.00 | 1.00 |  | 1.00x |',
-        '| DiffKD | 64.00 | 1.73 | +3.00 (+0.52 to +5.48) | 2.17x |',
+        '| alone | 61.00 | 1.00 |  |  | 1.00x |',
+        '| DiffKD | 64.00 | 1.73 | +3.00 (+0.52 to +5.48) | 0.035 | 2.17x |',
         '',
         'A note.',
     ]
@@ -92,7 +109,7 @@ def test_tables_of_one_seed(tmp_path):
         '',
         tmp_path / 'table',
     )
-    assert '| b | 58.50 |  | -1.50 | 1.00x |' in markdown
+    assert '| b | 58.50 |  | -1.50 |  | 1.00x |' in markdown
 
 
 def test_plan(fake):

@@ -99,7 +99,7 @@ def test_command(fake, monkeypatch, capsys, jobs):
     run_tool(monkeypatch, TOOL, *arguments)
     out = capsys.readouterr().out
     assert '[4/4]' in out
-    assert '| alone | 40.50 | 0.71 |  | 1.00x |' in out
+    assert '| alone | 40.50 | 0.71 |  |  | 1.00x |' in out
     assert '| distilled | 40.50 | 0.71 | +0.00 (+0.00 to +0.00) |' in out
     assert 'last epoch (not the best one)' in out
     written = (fake / 'out/test.md').read_text()

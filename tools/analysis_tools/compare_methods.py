@@ -154,7 +154,8 @@ def main() -> None:
     note = (
         f'{len(seeds)} seeds, {args.split} scenes, last epoch (not the best '
         'one); gain: mean difference to the run of the same seed, interval '
-        "by Student's t over seeds; time a step: median over a run, as a "
+        "by Student's t over seeds; p: of the same test, corrected for the "
+        f'number of methods (Holm); time a step: median over a run, as a '
         f'ratio to {first}.'
         + (f' {resumed} runs were resumed.' if resumed else '')
         + f'\n\n    python {shlex.join(sys.argv)}'

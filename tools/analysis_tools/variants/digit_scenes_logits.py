@@ -1,0 +1,60 @@
+"""DiffKD at the logits, and what it is compared with to see what helps.
+
+python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
+    --variants tools/analysis_tools/variants/digit_scenes_logits.py \
+    --work-dir work_dirs/controls
+"""
+
+import runpy
+from pathlib import Path
+
+METHODS = Path(__file__).with_name('digit_scenes_methods.py')
+CONFIGS = runpy.run_path(str(METHODS))['CONFIGS']
+ENTRY = 'model.distill.logits'
+
+
+def of(method: str, options: dict) -> tuple[str, dict]:
+    return CONFIGS[method], options
+
+
+def pooled(neck: str) -> dict:
+    """A second entry, at the pooled feature."""
+    return {
+        'model.distill.pooled.at': 'neck[-1]',
+        'model.distill.pooled.neck.type': neck,
+        'model.distill.pooled.loss.type': 'MSELoss',
+        'model.distill.pooled.loss.loss_weight': 10.0,
+    }
+
+
+DENOISED = {f'{ENTRY}.neck.type': 'DiffKDNeck', f'{ENTRY}.loss.tau': 1.0}
+#: Label to a config, and what is changed in it but for the weights.
+ROWS = {
+    'KD': of('KD', {}),
+    'DKD': of('DKD', {}),
+    'KD, one linear layer': of('logit projector', {}),
+    'DiffKD, logits': of('KD', DENOISED),
+    'DiffKD, logits, no projections': of(
+        'KD',
+        DENOISED
+        | {f'{ENTRY}.neck.type': 'mmdiffkd.analysis.controls.UnprojectedNeck'},
+    ),
+    'DiffKD, pooled, and KD': of('KD', pooled('DiffKDNeck')),
+    'MSE, pooled, and KD': of('KD', pooled('ProjectionNeck')),
+}
+#: Chosen on the val scenes, see digit_scenes_logits_val.py.
+CHOSEN: dict[str, float] = {}
+
+
+def weighted(label: str, weight: float) -> tuple[str, dict]:
+    """A row whose entries have this weight."""
+    config, options = ROWS[label]
+    weights = {f'{ENTRY}.weight': weight}
+    if 'model.distill.pooled.at' in options:
+        weights['model.distill.pooled.weight'] = weight
+    return config, options | weights
+
+
+variants = {'student alone': (CONFIGS['student alone'], {})} | {
+    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
+}
