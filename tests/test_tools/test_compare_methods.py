@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mmengine.config import DictAction
 from recipe_files import ROOT, run_tool
 from stand_in_tools import write_stand_ins
@@ -104,6 +105,19 @@ def test_command(fake, monkeypatch, capsys, jobs):
     assert 'last epoch (not the best one)' in out
     written = (fake / 'out/test.md').read_text()
     assert f'python {TOOL}' in written
+
+
+def test_two_comparisons_do_not_share_a_folder(fake, monkeypatch):
+    work_dir = fake / 'out'
+    arguments = str(fake / 'plain.py'), '--work-dir', str(work_dir)
+    arguments += '--labels', 'alone', '--seeds', '1'
+    lock = FileLock(work_dir / 'compare_methods.lock')
+    refused = pytest.raises(SystemExit, match='another comparison.*choose')
+    with lock, refused:
+        run_tool(monkeypatch, TOOL, *arguments)
+    assert not (work_dir / 'alone').exists()
+    run_tool(monkeypatch, TOOL, *arguments)
+    assert (work_dir / 'alone').is_dir()
 
 
 @pytest.mark.parametrize('split', ['val', 'tuning'])

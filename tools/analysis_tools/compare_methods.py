@@ -29,6 +29,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from mmengine.config import DictAction
 
 from mmdiffkd.analysis.comparison import (
@@ -136,7 +137,14 @@ def main() -> None:
             args.teacher_checkpoint,
             args.cfg_options,
         )
-        results = run_all(runs, args.split, metric, args.jobs)
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(args.work_dir / 'compare_methods.lock', timeout=0):
+            results = run_all(runs, args.split, metric, args.jobs)
+    except Timeout:
+        sys.exit(
+            f'--work-dir {args.work_dir}: another comparison is at work '
+            'there. Wait until it has ended, or choose another folder.'
+        )
     except (ChildFailed, ValueError) as error:
         sys.exit(str(error))
     by_label = {
