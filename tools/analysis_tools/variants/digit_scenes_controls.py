@@ -54,7 +54,8 @@ ROWS = {
 #: Chosen on the val scenes, see digit_scenes_controls_val.py.
 CHOSEN: dict[str, float] = {}
 
-plain = ('student alone', 'MSE', 'PKD', 'ReviewKD', 'DiffKD')
+#: The first is what the others are compared with.
+plain = ('DiffKD', 'student alone', 'MSE', 'PKD', 'ReviewKD')
 variants = {label: (CONFIGS[label], {}) for label in plain} | {
     label: (config, {**options, f'{ENTRY}.weight': CHOSEN.get(label, 1.0)})
     for label, (config, options) in ROWS.items()
