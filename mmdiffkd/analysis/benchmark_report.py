@@ -16,6 +16,12 @@ PART_COLUMNS = [
     ('peak memory, MiB', '{peak_mib:.1f}'),
     ('GMACs', '{gmacs:.2f}'),
 ]
+METHOD_COLUMNS = [
+    ('', '{part}'),
+    ('time a step', '{ratio:.2f}x'),
+    ('peak memory', '{memory_ratio:.2f}x'),
+    ('GMACs', '{gmacs:.2f}'),
+]
 COMPARED_COLUMNS = [
     ('', '{case}'),
     ('float32, ms', '{float32[ms]:.1f}'),

@@ -16,11 +16,15 @@ from torch.nn import functional as F
 from mmdiffkd.models.distillers import Distiller, FrozenTeacher
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.models.necks import DiffKDNeck
-from mmdiffkd.utils import teachers_of
+from mmdiffkd.utils import is_distiller, teachers_of
 
 from .batches import INPUT_SIZES, make_batch, package_of
 from .benchmark_neck import compare, leaf
-from .benchmark_report import COMPARED_COLUMNS, PART_COLUMNS
+from .benchmark_report import (
+    COMPARED_COLUMNS,
+    METHOD_COLUMNS,
+    PART_COLUMNS,
+)
 from .tables import table
 from .timing import Part, Settings, measure
 
@@ -184,6 +188,61 @@ def benchmark_distiller(
         result['compared'] = compared
         texts.append(table(compared, COMPARED_COLUMNS))
     return result, '\n\n'.join(texts)
+
+
+def benchmark_methods(
+    configs: Mapping[str, Config], settings: Settings
+) -> tuple[dict, str]:
+    """Measure a step of several recipes in turn, on random images.
+
+    Recipes without distillation may be among them; they get the batch of the
+    first distiller.
+
+    Args:
+        configs (Mapping[str, Config]): A recipe by its label. The first is
+            what the others are compared with.
+        settings (Settings): How everything is measured.
+
+    Returns:
+        tuple[dict, str]: ``rows``, each with ``ratio`` and
+        ``memory_ratio`` to the first, and the table.
+
+    Raises:
+        ValueError: If none of them distils.
+    """
+    models = {
+        label: build_distiller(config, settings)
+        for label, config in configs.items()
+        if is_distiller(config.model)
+    }
+    if not models:
+        raise ValueError(
+            f'none of {", ".join(configs)} distils: name one distiller at '
+            'least, from which the batch is made.'
+        )
+    batches = {
+        label: _batch_for(model, configs[label])
+        for label, model in models.items()
+    }
+    first = next(iter(models))
+    for label, config in configs.items():
+        if label not in models:
+            plain = build_from_config(config).to(settings.device).train()
+            models[label], batches[label] = plain, batches[first]
+
+    def part(label: str) -> Part:
+        model, batch = models[label], batches[label]
+
+        def forward() -> Tensor:
+            return model.parse_losses(model(*batch, mode='loss'))[0]
+
+        return settings.training(label, settings.compiled(forward), model)
+
+    rows = measure([part(label) for label in configs], settings)
+    for row in rows:
+        row['ratio'] = row['ms'] / rows[0]['ms']
+        row['memory_ratio'] = row['peak_mib'] / rows[0]['peak_mib']
+    return {'rows': rows}, table(rows, METHOD_COLUMNS)
 
 
 def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:

@@ -245,12 +245,38 @@ def test_plain_recipe_is_refused(run, tmp_path):
         run(path)
 
 
+def test_methods_in_turn(run, recipe, tmp_path):
+    plain = tmp_path / 'plain.py'
+    tiny_recipes.recipe(tmp_path, tiny_recipes.classifier()).dump(plain)
+    both = str(recipe())
+    listed = {
+        'alone': (str(plain), {}),
+        'both entries': (both, {}),
+        'one entry': (both, {'model.distill.logits': None}),
+    }
+    file = tmp_path / 'variants.py'
+    file.write_text(f'variants = {listed}')
+    text, result = run('--variants', file)
+    rows = {row['part']: row for row in result['rows']}
+    assert list(rows) == list(listed)
+    for row in rows.values():
+        assert row['ratio'] == row['ms'] / rows['alone']['ms']
+        assert f'| {row["part"]} | {row["ratio"]:.2f}x |' in text
+    whole = run(both)[1]['rows'][-1]['gmacs']
+    assert rows['both entries']['gmacs'] == pytest.approx(whole, rel=1e-6)
+    work = [row['gmacs'] for row in rows.values()]
+    assert work[0] < work[2] < work[1]
+    file.write_text(f'variants = {dict(alone=(str(plain), {}))}')
+    with pytest.raises(SystemExit, match='none of alone distils'):
+        run('--variants', file)
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        ([], 'give a CONFIG, or one of --cases, --options, --growth'),
+        ([], 'give a CONFIG, --variants FILE, or one of --cases, --options'),
         (['--teacher', '--cases'], '--teacher needs a CONFIG'),
-        (['--cases', '--growth'], 'give a CONFIG, or one of'),
+        (['--cases', '--growth'], 'give a CONFIG, --variants FILE'),
         (['--cases', '--runs', '0'], 'must be 1 or more'),
         (['CONFIG', '--input-size', '1', '2', '3'], 'a height and a width'),
     ],

@@ -2,16 +2,18 @@ r"""Time a distillation and its parts, and what they need of memory.
 
     python tools/analysis_tools/benchmark_distillation.py CONFIG
     python tools/analysis_tools/benchmark_distillation.py CONFIG --teacher
+    python tools/analysis_tools/benchmark_distillation.py --variants FILE
     python tools/analysis_tools/benchmark_distillation.py --cases
     python tools/analysis_tools/benchmark_distillation.py --options
     python tools/analysis_tools/benchmark_distillation.py --growth
     python tools/analysis_tools/benchmark_distillation.py --overhead
 
 CONFIG is a distiller's: its student, its teacher, each entry and the whole
-step are timed on random images and annotations of the student's task; no
-data, no checkpoint is read. --teacher times its teacher alone, with more and
-more of the switches that make it faster. --cases times DiffKD's neck alone at
-the sizes of the paper's tasks, --options with what makes it cheaper. --growth
+step are timed on random images and annotations of the student's task; no data,
+no checkpoint is read. --teacher times its teacher alone, with more and more of
+the switches that make it faster. --variants times a step of each method of a
+FILE that compare_methods.py takes. --cases times DiffKD's neck alone at the
+sizes of the paper's tasks, --options with what makes it cheaper. --growth
 varies one quantity at a time and puts the line beside it that the arithmetic
 predicts. --overhead compares a step of the distiller with the same step
 written by hand, on networks of negligible size.
@@ -29,6 +31,7 @@ ours. It is imported from there, and runs in float32 alone.
 
 import argparse
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -45,11 +48,13 @@ from mmdiffkd.analysis.benchmark_neck import (
 from mmdiffkd.analysis.benchmark_report import plot, split_document
 from mmdiffkd.analysis.benchmark_step import (
     benchmark_distiller,
+    benchmark_methods,
     benchmark_overhead,
     benchmark_teacher,
 )
 from mmdiffkd.analysis.command_line import config_parser, read_config
 from mmdiffkd.analysis.timing import Settings, environment
+from mmdiffkd.analysis.training import Run
 from mmdiffkd.utils import is_distiller
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -77,6 +82,13 @@ def benchmark(
     args: argparse.Namespace, settings: Settings
 ) -> tuple[dict, str]:
     """Measure what the command line asks for."""
+    if args.variants:
+        variants = runpy.run_path(args.variants)['variants']
+        configs = {
+            label: Run(config, Path(), options).settings
+            for label, (config, options) in variants.items()
+        }
+        return benchmark_methods(configs, settings)
     if args.cases:
         return benchmark_cases(settings, args.runs)
     if args.options:
@@ -95,6 +107,7 @@ def parse_args() -> argparse.Namespace:
     )
     for what in ('teacher', *ALONE):
         parser.add_argument(f'--{what}', action='store_true')
+    parser.add_argument('--variants', metavar='FILE')
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument(
         '--input-size',
@@ -139,9 +152,15 @@ def parse_args() -> argparse.Namespace:
         '<!-- NAME:end --> of a document',
     )
     args = parser.parse_args()
-    chosen = [args.config, *(getattr(args, what) for what in ALONE)]
+    chosen = [
+        args.config,
+        args.variants,
+        *(getattr(args, what) for what in ALONE),
+    ]
     if sum(map(bool, chosen)) != 1:
-        parser.error(f'give a CONFIG, or one of --{", --".join(ALONE)}')
+        parser.error(
+            f'give a CONFIG, --variants FILE, or one of --{", --".join(ALONE)}'
+        )
     if args.teacher and not args.config:
         parser.error('--teacher needs a CONFIG')
     if args.repetitions < 1 or args.runs < 1:
@@ -165,7 +184,10 @@ def main() -> None:
     torch.manual_seed(0)
     device, amp = torch.device(args.device), HALVES.get(args.amp)
     settings = Settings(device, args.repetitions, amp, args.compile, reference)
-    result, text = benchmark(args, settings)
+    try:
+        result, text = benchmark(args, settings)
+    except ValueError as error:
+        sys.exit(str(error))
     facts = result['environment'] = environment(settings)
     text += f'\n\n{facts["device"]}, PyTorch {facts["torch"]}.'
     print(text)
