@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
 from mmdiffkd.utils import (
@@ -262,7 +262,8 @@ class FrozenTeacher(nn.Module):
                 if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
                     module.init_cfg = None
             if hasattr(self.network, 'init_weights'):
-                self.network.init_weights()
+                with _no_list_of_parameters():
+                    self.network.init_weights()
             print_log(
                 f'The {self.label} is random ({self.key}.checkpoint=None).',
                 'current',
@@ -517,6 +518,24 @@ class FrozenTeacher(nn.Module):
     def extra_repr(self) -> str:
         """The network's name and its checkpoint."""
         return f'{type(self.network).__name__}, {self.checkpoint}'
+
+
+@contextmanager
+def _no_list_of_parameters() -> Iterator[None]:
+    """Keep off the console how each parameter was initialised.
+
+    MMEngine writes it there if the logger has no file.
+    """
+    logger = MMLogger.get_current_instance()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.funcName != '_dump_init_info'
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _channels_last(images: Tensor) -> Tensor:

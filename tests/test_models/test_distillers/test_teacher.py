@@ -892,3 +892,15 @@ def test_weights_that_a_library_loaded_stay(tmp_path, log):
     loaded = teacher.network.model.state_dict()
     for name, weight in network.state_dict().items():
         assert torch.equal(loaded[name], weight), name
+
+
+def test_parameters_of_a_random_teacher_are_not_listed(log, build):
+    def listed():
+        return [r for r in log.records if r.funcName == '_dump_init_info']
+
+    frozen().init_weights()
+    assert listed() == []
+    assert 'The teacher is random' in log.text
+    student = build(tiny_recipes.classifier())
+    student.init_weights()
+    assert len(listed()) == len(list(student.parameters()))
