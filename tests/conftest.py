@@ -1,11 +1,14 @@
 from collections import OrderedDict
 from contextlib import nullcontext
+from itertools import count
 
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from perturbation import Perturbation
+
+from mmdiffkd.utils import progress
 
 
 def pytest_addoption(parser):
@@ -70,6 +73,13 @@ def ready(build):
         return model.train()
 
     return function
+
+
+@pytest.fixture
+def slow_items(monkeypatch):
+    """Each item of long work takes 11 seconds, so that all are shown."""
+    ticks = count(step=11.0)
+    monkeypatch.setattr(progress, 'monotonic', lambda: next(ticks))
 
 
 @pytest.fixture

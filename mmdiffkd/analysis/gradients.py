@@ -19,6 +19,7 @@ from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.models.necks import DiffKDNeck
 from mmdiffkd.utils import read_checkpoint
 from mmdiffkd.utils.data_root import check_data_root
+from mmdiffkd.utils.progress import track
 
 #: Columns of :func:`~.tables.table` for what :func:`compare` found.
 COLUMNS = [
@@ -102,7 +103,11 @@ def compare(config: Config, checkpoint: str, batches: int) -> list[dict]:
     model.to(get_device()).train()
     loader = Runner.build_dataloader(deepcopy(config.train_dataloader), seed=0)
     found = {grad_steps: [] for grad_steps in range(1, max(steps) + 1)}
-    for batch in islice(loader, batches):
+    for batch in track(
+        islice(loader, batches),
+        'Comparison of the gradients',
+        total=min(batches, len(loader)),
+    ):
         data = model.data_preprocessor(batch, True)
         whole = _gradients(model, data, None)
         for grad_steps, rows in found.items():

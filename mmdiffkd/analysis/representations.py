@@ -28,6 +28,7 @@ from mmdiffkd.utils import (
 )
 from mmdiffkd.utils.data_root import check_data_root
 from mmdiffkd.utils.naming import did_you_mean
+from mmdiffkd.utils.progress import track
 
 from .calibration import CalibrationError
 from .similarity import LinearCKA
@@ -180,7 +181,7 @@ def compare(
         )
 
     alignments = [defaultdict(LinearCKA) for _ in students]
-    for batch in loader:
+    for batch in track(loader, 'Comparison of the features'):
         theirs = teacher(batch)
         for student, alignment in zip(students, alignments):
             pairs = zip(student(batch), theirs, strict=True)

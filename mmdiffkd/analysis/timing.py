@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmdiffkd.utils.progress import track
+
 from .macs import count_macs
 from .memory import peak_memory
 
@@ -118,7 +120,7 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
     gc.collect()
     gc.disable()
     try:
-        for _ in range(settings.repetitions):
+        for _ in track(range(settings.repetitions), 'Timing', 'rounds'):
             for part in parts:
                 times[part.name].append(1e3 * settings.seconds(part))
     finally:

@@ -14,6 +14,7 @@ from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.registry import HOOKS
 from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.naming import type_name
+from mmdiffkd.utils.progress import track
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_run
 from mmdiffkd.visualization import denoising_panel
@@ -374,7 +375,9 @@ def _prepare(runner: Runner) -> None:
         distiller.prepare(
             lambda: (
                 distiller.data_preprocessor(batch, False)['inputs']
-                for batch in batches
+                for batch in track(
+                    batches, 'Pass of the teacher over the training data'
+                )
             )
         )
 

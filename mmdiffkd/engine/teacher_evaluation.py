@@ -12,6 +12,7 @@ from mmdiffkd.models.distillers import Distiller, Entry, FrozenTeacher
 from mmdiffkd.models.distillers.context import task_of
 from mmdiffkd.models.distillers.heads import head_of
 from mmdiffkd.utils import class_names
+from mmdiffkd.utils.progress import track
 from mmdiffkd.utils.randomness import isolated_randomness
 
 #: Where models keep their number of classes; the first one found counts. Of
@@ -78,7 +79,7 @@ def _evaluate_one(
             f'data, not of its `input_size` {teacher.input_size}.'
         )
     with isolated_randomness(), torch.no_grad():
-        metrics, error = _evaluate(teacher.network, runner)
+        metrics, error = _evaluate(teacher, runner)
     if error is not None:
         runner.logger.warning(
             f'The evaluation of the {teacher.label} failed: {error}. Training '
@@ -259,7 +260,9 @@ def _is_number(value: object) -> bool:
     )
 
 
-def _evaluate(network: nn.Module, runner: Runner) -> tuple[dict, str | None]:
+def _evaluate(
+    teacher: FrozenTeacher, runner: Runner
+) -> tuple[dict, str | None]:
     """The metrics, or the first error of a process, alike on all of them."""
     errors: list[str] = []
     metrics = {}
@@ -270,9 +273,9 @@ def _evaluate(network: nn.Module, runner: Runner) -> tuple[dict, str | None]:
         )
         evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
         evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
-        for batch in loader:
+        for batch in track(loader, f'Evaluation of the {teacher.label}'):
             evaluator.process(
-                data_samples=network.val_step(batch), data_batch=batch
+                data_samples=teacher.network.val_step(batch), data_batch=batch
             )
     # The metrics gather: a process that failed would keep the others waiting.
     error = _first_anywhere(errors)

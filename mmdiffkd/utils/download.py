@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shutil
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
@@ -14,6 +13,8 @@ from uuid import uuid4
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
+
+from .progress import track
 
 #: What comes between a path or URL and the digits of its digest.
 DIGEST = '#sha256='
@@ -127,10 +128,17 @@ def _download(url: str, path: Path, digest: str) -> None:
             opener.open(request, timeout=TIMEOUT) as response,
             open(part, 'wb') as file,
         ):
-            shutil.copyfileobj(response, file, length=1 << 20)
+            size = response.headers.get('Content-Length', '')
+            for block in track(
+                iter(lambda: response.read(1 << 20), b''),
+                f'Download of {path.name}',
+                unit='MB',
+                total=int(size) / 1e6 if size.isdecimal() else None,
+                size=lambda block: len(block) / 1e6,
+            ):
+                file.write(block)
             arrived = str(file.tell())
-            size = response.headers.get('Content-Length', arrived)
-            if arrived != size:
+            if size and arrived != size:
                 raise URLError(f'{arrived} of {size} bytes arrived')
         _check_digest(part, digest, url)
         os.replace(part, path)

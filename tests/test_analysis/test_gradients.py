@@ -25,9 +25,11 @@ def checkpoint(folder):
     return str(folder / 'work/epoch_1.pth')
 
 
-def test_more_steps_come_nearer(folder, checkpoint):
+def test_more_steps_come_nearer(folder, checkpoint, slow_items, capsys):
     config = load_config(folder / 'distiller.py')
     rows = compare(config, checkpoint, batches=2)
+    said = capsys.readouterr().err
+    assert 'Comparison of the gradients: 2 of 2 batches' in said
     assert [row['grad_steps'] for row in rows] == [1, 2, 3, 4, 5]
     whole = {'cosine': pytest.approx(1), 'length': pytest.approx(1)}
     for part in ('student', 'denoiser'):

@@ -71,12 +71,14 @@ def test_numbers(folder, result):
     assert 0 < student['cka'][0] < 1
 
 
-def test_split(folder, result):
+def test_split(folder, result, slow_items, capsys):
     """The data loaders are read by their names."""
     config = load_config(folder / 'distiller.py')
     config.val_dataloader.dataset.data_prefix = 'train'
     names = [str(folder / n) for n in ('teacher.pth', 'student.pth')]
     assert compare(config, names) == result
+    said = capsys.readouterr().err
+    assert 'Comparison of the features: 2 of ' in said
     of_val = compare(config, names, split='val')['students'][1]['cka']
     assert of_val != result['students'][1]['cka']
 

@@ -7,13 +7,15 @@ from mmdiffkd.analysis.timing import Part, Settings, environment, measure
 CPU = torch.device('cpu')
 
 
-def test_parts_run_in_turn():
+def test_parts_run_in_turn(slow_items, capsys):
     ran = []
     parts = [Part(name, lambda name=name: ran.append(name)) for name in 'ab']
     rows = measure(parts, Settings(CPU, repetitions=3))
     assert [row['part'] for row in rows] == ['a', 'b']
     # Two runs to warm up and three that are timed, in turn.
     assert ran[:10] == ['a', 'b'] * 5
+    said = capsys.readouterr().err
+    assert 'Timing: 2 of 3 rounds, about 11 s left\n' in said
     for row in rows:
         assert len(row['all_ms']) == 3
         assert row['ms_low'] <= row['ms'] <= row['ms_high']

@@ -296,9 +296,11 @@ def mean_entry():
     )
 
 
-def test_losses_are_allocated_and_prepared_once(tmp_path):
+def test_losses_are_allocated_and_prepared_once(tmp_path, slow_items, capsys):
     config = recipe(tmp_path, distill=dict(feature=mean_entry()))
     loss = train(config).model.distill.feature.losses[0]
+    said = capsys.readouterr().err
+    assert 'Pass of the teacher over the training data: 1 of ' in said
     assert loss.length == loss.images == 8
     assert loss.labels.tolist() == [0] * 4 + [1] * 4
     assert loss.passes == 1 and loss.center.abs().sum() > 0

@@ -103,9 +103,11 @@ def scalars(tmp_path):
     [None, ['First', 'second '], 'a file of names'],
     ids=['unknown', 'the same', 'no list'],
 )
-def test_figures_are_logged(tmp_path, saved, classes):
+def test_figures_are_logged(tmp_path, saved, classes, slow_items, capsys):
     teacher = saved(tiny_recipes.classifier(6), classes=classes)
     _, lines = train(recipe(tmp_path, teacher))
+    said = capsys.readouterr().err
+    assert 'Evaluation of the teacher: 1 of ' in said
     # The first class is half of the images.
     assert lines == [f'INFO - {FIGURES}accuracy/top1: 50.0000']
     (row,) = scalars(tmp_path)
@@ -508,11 +510,18 @@ def test_logits_need_the_order_of_the_classes(tmp_path, saved, entry):
     config = recipe(tmp_path, teacher, entry)
     with pytest.raises(ValueError, match="`distill.feature`: .*'second' in"):
         train(config)
-    # Features have no classes, the teacher's head takes both features in its
-    # own order, and an entry that is off compares none.
-    train(recipe(tmp_path, teacher))
-    train(recipe(tmp_path, teacher, BY_THE_TEACHER))
+    # An entry that is off compares no classes.
     train(recipe(tmp_path, teacher, {**entry, 'weight': 0}))
+
+
+@pytest.mark.parametrize(
+    'entry', [None, BY_THE_TEACHER], ids=['features', 'by the teacher']
+)
+def test_other_entries_need_no_order_of_the_classes(tmp_path, saved, entry):
+    """The teacher's head takes both features in its own order."""
+    model = tiny_recipes.classifier(6)
+    teacher = saved(model, classes=['second', 'first'])
+    train(recipe(tmp_path, teacher, entry))
 
 
 def test_sides_of_boxes_have_no_classes(tmp_path):

@@ -66,6 +66,16 @@ def test_redirection_stays_with_https(web):
     assert list(cache.iterdir()) == []
 
 
+def test_a_long_download_shows_how_far_it_is(web, slow_items, capsys):
+    pages, _, cache = web
+    content = b'0' * (3 << 20)
+    pages[URL] = 200, {'Content-Length': str(len(content))}, content
+    local_file(URL)
+    assert (cache / 'net.pth').read_bytes() == content
+    said = capsys.readouterr().err
+    assert 'Download of net.pth: 2 of 3 MB, about 11 s left\n' in said
+
+
 @pytest.mark.parametrize(
     'page',
     [
