@@ -94,19 +94,33 @@ def recipe(tmp_path, **changes):
 @every_way
 def test_code_in_a_checkpoint_is_not_run(tmp_path, attack, way):
     path, victim = attack
-    for trusted in (False, True):
-        config = recipe(tmp_path, **way(str(path), trusted))
-        runner = make_runner(config, build=build_runner)
-        if trusted:
-            # It gets as far as such a file lets it.
-            with suppress(Exception):
-                runner.train()
-            assert victim.exists()
-        else:
-            message = r'attack.pth.* holds a .*open.*`trusted=True`'
-            with pytest.raises(ValueError, match=message):
-                runner.train()
-            assert not victim.exists()
+    config = recipe(tmp_path, **way(str(path), False))
+    runner = make_runner(config, build=build_runner)
+    message = r'attack.pth.* holds a .*open.*`trusted=True`'
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    'way',
+    [
+        by_teacher,
+        *(
+            pytest.param(way, marks=pytest.mark.slow)
+            for way in (by_student, by_load_from, by_resume, by_init_cfg)
+        ),
+    ],
+)
+def test_code_in_a_trusted_checkpoint_is_run(tmp_path, attack, way):
+    """So that the test before this one sees something."""
+    path, victim = attack
+    config = recipe(tmp_path, **way(str(path), True))
+    runner = make_runner(config, build=build_runner)
+    # It gets as far as such a file lets it.
+    with suppress(Exception):
+        runner.train()
+    assert victim.exists()
 
 
 @every_way
