@@ -187,7 +187,9 @@ def own_batches(config: Config) -> Iterator[dict] | None:
         loader.pop('prefetch_factor', None)
         complete_dataloaders(config, Namespace(no_pin_memory=True))
         batches = Runner.build_dataloader(loader, seed=0)
-        first = next(iter(batches))
+        # Goes on below: an InfiniteSampler gives nothing to a second one.
+        iterator = iter(batches)
+        first = next(iterator)
     except Exception as error:
         said = ' '.join(f'{type(error).__name__}: {error}'.split())
         print_log(
@@ -196,7 +198,8 @@ def own_batches(config: Config) -> Iterator[dict] | None:
             logging.WARNING,
         )
         return None
-    return chain([first], chain.from_iterable(repeat(batches)))
+    again = chain.from_iterable(repeat(batches))
+    return chain([first], iterator, again)
 
 
 def set_input_size(config: Config, batch: Mapping) -> None:

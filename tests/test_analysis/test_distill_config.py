@@ -104,8 +104,10 @@ def test_size_of_the_images(package, shapes, size):
     assert config.model.get('input_size') == size
 
 
-def test_short_data_are_gone_through_again(tmp_path):
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_short_data_are_gone_through_again(sampler, tmp_path):
     config = tiny_recipes.recipe(tmp_path, tiny_recipes.classifier())
+    config.train_dataloader.sampler.type = sampler
     batches = list(islice(own_batches(config), 5))
     assert [len(batch['inputs']) for batch in batches] == [4] * 5
     # The recipe itself has its workers as before.
