@@ -335,6 +335,17 @@ def test_whole_config_is_built(name, tmp_path):
     assert config.default_hooks.logger
 
 
+def commands(name: str) -> list[str]:
+    """The code of a document, without comments and what is before them."""
+    blocks = re.findall(r'^```\w+\n(.*?)^```', text_of(name), re.M | re.S)
+    return [re.sub(r'(?m)(^| +)#.*$', '', block) for block in blocks]
+
+
+def test_both_readmes_have_the_same_code():
+    assert len(commands('README.md')) >= 6
+    assert commands('README_zh-CN.md') == commands('README.md')
+
+
 def test_extensions_run_and_pass_their_tests(build, monkeypatch):
     known = dict(registry.MODELS.module_dict)
     monkeypatch.setattr(registry.MODELS, '_module_dict', known)
