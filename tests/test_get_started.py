@@ -169,7 +169,7 @@ def test_detection(folder):
     categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES)]
     content = dict(images=described, annotations=boxes, categories=categories)
     Path('data/mine/annotations.json').write_text(json.dumps(content))
-    run(section('A stock RetinaNet on 20 images'))
+    run(section('Three minutes: a stock RetinaNet on 20 images'))
     assert Path('work_dirs/diffkd_student/epoch_2.pth').is_file()
     values = run(section('Detection'))
     is_plain_student('detector.pth', 'distilled')
