@@ -346,6 +346,17 @@ def test_both_readmes_have_the_same_code():
     assert commands('README_zh-CN.md') == commands('README.md')
 
 
+def figures(name: str) -> list[list[str]]:
+    """The numbers with a decimal in each row of a document's tables."""
+    rows = re.findall(r'^\|.*$', text_of(name), re.M)
+    return [re.findall(r'[-+]?\d+\.\d+', row) for row in rows]
+
+
+def test_both_readmes_have_the_same_figures():
+    assert sum(map(len, figures('README.md'))) >= 30
+    assert figures('README_zh-CN.md') == figures('README.md')
+
+
 def test_extensions_run_and_pass_their_tests(build, monkeypatch):
     known = dict(registry.MODELS.module_dict)
     monkeypatch.setattr(registry.MODELS, '_module_dict', known)
