@@ -100,6 +100,7 @@ def main() -> None:
     model = build(config)
     print(f'\n{describe(costs_of(model))}\n')
     if not args.no_trial:
+        print(f'Trying {STEPS} steps; --no-trial leaves this out.', flush=True)
         print(f'{trial(model, config, batches)}\n')
     write(text_of(config, model.expansion, args.config, out), out)
     print(f'Written: {out}')

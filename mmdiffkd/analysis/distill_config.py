@@ -149,8 +149,14 @@ def compose(
     config = load_config(student)
     model = config.get('model') or {}
     distills = not model.keys().isdisjoint(('teacher', 'teachers'))
-    if 'type' not in model or distills:
-        what = 'that of a distiller' if distills else 'without model'
+    what = None
+    if distills:
+        what = 'that of a distiller'
+    elif 'type' not in model:
+        what = 'without model'
+    elif not config.get('train_dataloader'):
+        what = 'without train_dataloader'
+    if what is not None:
         raise ValueError(
             f'STUDENT_CONFIG is {student!r}, {what}. Give the plain recipe '
             'that trains the student.'

@@ -13,6 +13,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .download import DIGEST
 from .naming import did_you_mean
 
+#: What MMEngine reads.
+_SUFFIXES = '.py', '.json', '.yaml', '.yml'
 #: What our base files have at their top level.
 _OWN_KEYS = 'distill', 'distillation', 'teacher', 'teachers'
 #: Options of ours beside those of MMEngine's class of the same name.
@@ -37,6 +39,7 @@ def find_config(name: str) -> Path:
     Raises:
         FileNotFoundError: If the package is not installed or has no such
             config; the nearest names are listed.
+        ValueError: If the file is none that MMEngine reads as a config.
     """
     package, separator, inner = name.partition('::')
     if not separator:
@@ -45,6 +48,12 @@ def find_config(name: str) -> Path:
             raise FileNotFoundError(
                 f'there is no config {name!r}. Give a path that exists from '
                 'the current directory, or package::name.'
+            )
+        if path.suffix not in _SUFFIXES:
+            raise ValueError(
+                f'{name!r} is given as a config, but a config ends in '
+                f'{" or ".join(_SUFFIXES)}. Give the config; a checkpoint has '
+                'a key or flag of its own.'
             )
         return path
     spec = importlib.util.find_spec(package)

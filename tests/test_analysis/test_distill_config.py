@@ -66,10 +66,17 @@ def test_lines_hold_what_they_are_given():
     assert values['default_hooks']['distill']['type'].endswith('DistillHook')
 
 
-def test_a_config_without_a_model(tmp_path):
+@pytest.mark.parametrize(
+    'text, missing',
+    [
+        ("optimizer = 'SGD'", 'model'),
+        ("model = dict(type='Network')", 'train_dataloader'),
+    ],
+)
+def test_a_config_that_trains_nothing(tmp_path, text, missing):
     recipe = tmp_path / 'recipe.py'
-    recipe.write_text("optimizer = 'SGD'\n")
-    with pytest.raises(ValueError, match='without model. Give the plain'):
+    recipe.write_text(f'{text}\n')
+    with pytest.raises(ValueError, match=f'without {missing}. Give the plain'):
         compose(str(recipe), str(recipe), None, 'diffkd')
 
 

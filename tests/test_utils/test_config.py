@@ -51,6 +51,13 @@ def test_misspelt_names_are_helped():
         load_config('mmabsent::x.py')
 
 
+def test_a_checkpoint_in_place_of_a_config(tmp_path):
+    file = tmp_path / 'epoch_1.pth'
+    file.write_bytes(b'')
+    with pytest.raises(ValueError, match="epoch_1.pth' is given as a config"):
+        load_config(file)
+
+
 def test_dict_and_config_are_copied():
     source = dict(model=dict(type='A'))
     made = load_config(source)
