@@ -13,7 +13,7 @@ from mmdiffkd.registry import MODELS
 from mmdiffkd.utils.arguments import check_arguments
 from mmdiffkd.utils.naming import did_you_mean
 
-from ..part import DistillPart, with_base
+from ...part import DistillPart, with_base
 
 
 @dataclass(frozen=True)
