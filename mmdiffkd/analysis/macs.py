@@ -24,6 +24,7 @@ from mmdiffkd.models.distillers.image_shape import (
     find_shape,
     image_shapes,
 )
+from mmdiffkd.models.distillers.spec import teacher_label
 from mmdiffkd.models.distillers.taps import Taps
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import is_distiller
@@ -243,10 +244,7 @@ def describe(costs: dict) -> str:
     rows = {'deployed': costs['deployed']}
     if 'teacher' in costs:
         for name, teacher in costs['teachers'].items():
-            label = 'teacher'
-            if len(costs['teachers']) > 1:
-                label += f' {name!r}'
-            rows[f'{label}, forward'] = teacher
+            rows[f'{teacher_label(name)}, forward'] = teacher
         for name, entry in costs['entries'].items():
             rows[f'necks of {name!r}, forward'] = entry
     cells = [('', 'parameters', 'MACs/image')]

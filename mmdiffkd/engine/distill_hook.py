@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from mmdiffkd.models.distillers import Distiller
+from mmdiffkd.models.distillers.scheduled import check_trains
 from mmdiffkd.registry import HOOKS
 from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.naming import type_name
@@ -396,7 +397,9 @@ def _check_schedules(runner: Runner, distiller: Distiller) -> None:
             )
     # Weights are 0 behind a `stop`, at the end if at all.
     if not distiller.student_task.always_active:
-        distiller.check_trains(runner.max_epochs - 1, runner.max_iters - 1)
+        check_trains(
+            distiller.scheduled, runner.max_epochs - 1, runner.max_iters - 1
+        )
 
 
 def _untrained_modules(distiller: Distiller) -> str:

@@ -1,27 +1,18 @@
 """The distiller: a student that trains beside frozen teachers."""
 
 import logging
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
-from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.model import BaseDataPreprocessor, BaseModule
 from torch import Tensor, nn
 
 from mmdiffkd.registry import MODELS
 from mmdiffkd.utils import DISTILL_PREFIX
-from mmdiffkd.utils.naming import left_over_hint
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
@@ -29,33 +20,32 @@ from .build import build_entry
 from .context import batch_supply, meta_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .expansion import Expansion, expand, is_preset
-from .forward import (
-    arguments_of,
-    forward_to_taps,
-    has_modes,
-    run_without_modes,
-)
-from .image_shape import find_shape, image_shapes
-from .inheritance import check_paths
+from .forward import has_modes, run_without_modes
+from .image_shape import image_shapes
 from .inputs import TeacherInputs
 from .nested import check_student
 from .preparation import prepare_losses
-from .probe import shapes_behind_necks, tapped_levels
-from .rois import Sampled, SampledBoxes, pair_box_heads
-from .scheduled import Scheduled
+from .probe import shapes_behind_necks
+from .rois import Sampled, SampledBoxes
+from .scheduled import Scheduled, check_trains
 from .spec import DistillerSpec, read_entries
 from .state_dict import name_as_plain_student
-from .taps import Taps
+from .student import ImagesAsGiven, build_student
+from .student_proxy import StudentProxy
+from .tapped_network import TappedNetwork
 from .task import Task
-from .teacher import FrozenTeacher, build_teachers
-
-
-class ImagesAsGiven(BaseDataPreprocessor):
-    """Stands for what a loop does to its images: nobody knows."""
+from .teacher import FrozenTeacher
+from .teachers import (
+    attach_teachers,
+    box_heads,
+    build_teachers,
+    match_teachers,
+    run_teachers,
+)
 
 
 @MODELS.register_module()
-class Distiller(BaseModel):
+class Distiller(StudentProxy):
     """Trains a student with the losses of its recipe and distillation's.
 
     In mode ``'loss'`` it adds to the student's own losses, which keep their
@@ -147,28 +137,7 @@ class Distiller(BaseModel):
         task = dict(task_weight=task_weight, task_schedule=task_schedule)
         spec = DistillerSpec.read(given | task | unknown, 'model')
         is_built = isinstance(student, nn.Module)
-        if is_built:
-            own = getattr(student, 'data_preprocessor', None)
-            if None not in (own, data_preprocessor):
-                raise ValueError(
-                    '`student` is a built module, which has its own data '
-                    'preprocessor. Leave `data_preprocessor` out, or give '
-                    'the student as a dict.'
-                )
-        else:
-            student = student.copy()
-            if data_preprocessor is not None:
-                student.setdefault('data_preprocessor', data_preprocessor)
-            try:
-                student = MMENGINE_MODELS.build(student)
-            except TypeError as error:
-                hint = left_over_hint(error)
-                if data_preprocessor and "'data_preprocessor'" in str(error):
-                    hint = (
-                        '. The recipe has it at its top level: leave it out '
-                        'there, or let the class take it.'
-                    )
-                raise TypeError(f'`student`: {error}{hint}') from error
+        student = build_student(student, data_preprocessor)
         with isolated_randomness():
             own = getattr(student, 'data_preprocessor', None)
             given = data_preprocessor if is_built else None
@@ -196,7 +165,6 @@ class Distiller(BaseModel):
         name_as_plain_student(self)
         self.register_load_state_dict_post_hook(_restore_step)
         self.metrics: dict[str, Tensor] = {}
-        self._is_loaded = False
         self._is_built = True
         if is_built:
             self._load()
@@ -236,47 +204,21 @@ class Distiller(BaseModel):
                 'current',
                 logging.WARNING,
             )
-        for teacher in self.teachers.values():
-            with teacher.named_in_errors():
-                teacher.match_input(preprocessor)
-                teacher.match_student(self.student)
-        check_paths({t.key: t.inherit for t in self.teachers.values()})
-        student_taps = dict.fromkeys(
-            tap for spec in specs.values() for tap in spec.student_at
+        match_teachers(self.teachers, self.student, preprocessor)
+        taps = [tap for spec in specs.values() for tap in spec.student_at]
+        self._tapped = tapped = TappedNetwork(
+            self.student, taps, 'student', image_shapes
         )
-        self.student_taps = Taps(self.student, student_taps, 'student')
-        shape, shapes, self._heads = find_shape(
-            self.student, self.student_taps, image_shapes, training=True
-        )
-        self.input_shape = shape
+        self.student_taps = tapped.taps
+        self.input_shape = shape = tapped.input_shape
         self._inputs = TeacherInputs(self.student, shape)
-        students = tapped_levels(
-            self.student, self.student_taps, shapes, shape, training=True
-        )
-        read = {name for spec in specs.values() for name in spec.teacher}
-        tapped = {}
-        for name, teacher in self.teachers.items():
-            if specs and name not in read:
-                print_log(
-                    f'No entry reads the {teacher.label}. It takes memory '
-                    'and does not run.',
-                    'current',
-                    logging.WARNING,
-                )
-            taps = dict.fromkeys(
-                tap
-                for spec in specs.values()
-                if name in spec.teacher
-                for tap in (*spec.teacher_at, spec.teacher_head)
-                if tap is not None
-            )
-            with teacher.named_in_errors():
-                tapped[name] = teacher.attach(list(taps), shape)
+        students = tapped.levels()
+        teachers = attach_teachers(self.teachers, list(specs.values()), shape)
         self.distill = nn.ModuleDict()
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
         for name, spec in specs.items():
             first, *others = (
-                _levels(tapped[teacher], spec.teacher_at)
+                _levels(teachers[teacher], spec.teacher_at)
                 for teacher in spec.teacher
             )
             self.distill[name] = build_entry(
@@ -290,46 +232,18 @@ class Distiller(BaseModel):
             )
             for line in self.distill[name].describe():
                 print_log(line, 'current')
-        self._boxes_of = {
-            name: pair_box_heads(
-                {
-                    entry.name: entry.box_heads
-                    for entry in self.distill.values()
-                    if name in entry.teachers
-                }
-            )
-            for name in self.teachers
-        }
+        entries = list(self.distill.values())
         self._sampled_boxes = SampledBoxes(
             self.student,
-            [box for each in self._boxes_of.values() for box in each.values()],
+            [
+                box
+                for name in self.teachers
+                for box in box_heads(name, entries).values()
+            ],
         )
-        self.student_task.prepare(
-            self.distill, self.student_taps, self._heads_of, shape
-        )
+        self.student_task.prepare(self.distill, tapped)
         if not self.student_task.always_active:
-            self.check_trains(0, 0)
-
-    def check_trains(self, epoch: int, iteration: int) -> None:
-        """See that something is trained at a point of a run.
-
-        Args:
-            epoch (int): The epoch, counted from 0.
-            iteration (int): The iteration, counted from 0.
-
-        Raises:
-            ValueError: If the weights of the task and of all entries are 0.
-        """
-        if any(w.scale_at(epoch, iteration) for w in self.scheduled.values()):
-            return
-        when, cure = '', 'Give one of them a weight above 0.'
-        if not all(w.schedule.constant for w in self.scheduled.values()):
-            when = f' in epoch {epoch + 1} (iteration {iteration + 1})'
-            cure += ' The `stop` of a schedule must not come before the end.'
-        raise ValueError(
-            '`model.task_weight` and the weights of all entries of `distill` '
-            f'are 0{when}, so that nothing is trained. {cure}'
-        )
+            check_trains(self.scheduled, 0, 0)
 
     @property
     def scheduled(self) -> dict[str, Scheduled]:
@@ -338,10 +252,6 @@ class Distiller(BaseModel):
             'model.task_schedule': self.student_task,
             **{f'distill.{n}.schedule': e for n, e in self.distill.items()},
         }
-
-    def _heads_of(self, taps: Iterable[str]) -> list[str]:
-        """The student's heads that have to be called for some taps."""
-        return sorted({self._heads[t] for t in taps if t in self._heads})
 
     @property
     def teacher(self) -> FrozenTeacher:
@@ -370,8 +280,8 @@ class Distiller(BaseModel):
         guard_checkpoints()
         # A built module of another library comes with its weights, which its
         # own `init_weights` may draw again.
-        has_weights = self._is_loaded and not isinstance(
-            self.student, BaseModule
+        has_weights = not isinstance(self.student, BaseModule) and any(
+            teacher.is_loaded for teacher in self.teachers.values()
         )
         if hasattr(self.student, 'init_weights') and not has_weights:
             self.student.init_weights()
@@ -382,14 +292,12 @@ class Distiller(BaseModel):
         guard_checkpoints()
         with isolated_randomness():
             for teacher in self.teachers.values():
-                if not self._is_loaded:
-                    with teacher.named_in_errors():
-                        teacher.init_weights()
+                with teacher.named_in_errors():
+                    teacher.init_weights()
                 teacher.initialize_student(self.student)
-            if not self._is_loaded:
-                for entry in self.distill.values():
+            for entry in self.distill.values():
+                if not entry.is_init:
                     entry.init_weights()
-        self._is_loaded = True
 
     def forward(
         self,
@@ -462,7 +370,9 @@ class Distiller(BaseModel):
             e.name: e.read_student(self.student_taps, views) for e in active
         }
         self.student_taps.clear()
-        teachers = self._teacher_tensors(images, active, sampled, data_samples)
+        teachers = run_teachers(
+            self.teachers, active, images, sampled, data_samples
+        )
         supply = batch_supply(images, data_samples)
         self.metrics = {}
         for name, entry in self.distill.items():
@@ -505,10 +415,7 @@ class Distiller(BaseModel):
                     'runs on one tensor of images: let the pipeline give one '
                     'image a sample.'
                 )
-            # Nothing stops in a compiled graph.
-            stops = self.student_taps.stops
-            run = self._run_uncompiled if stops else self._run_to_taps
-            run(inputs, taps, data_samples)
+            self._tapped.run(inputs, taps, data_samples=data_samples)
             return self.student_task.idle(self.distill), {}
         with (
             self._inputs.record(inputs) if active else nullcontext(),
@@ -517,58 +424,6 @@ class Distiller(BaseModel):
         ):
             losses = dict(self._in_mode(inputs, data_samples, 'loss'))
         return self.student_task.weigh(losses), sampled
-
-    def _run_to_taps(
-        self,
-        inputs: Tensor,
-        taps: Collection[str],
-        data_samples: list | None = None,
-    ) -> None:
-        """Run the student as far as taps need it, so that they record."""
-        if not taps:
-            return
-        given = arguments_of(
-            self.student,
-            self._heads_of(taps),
-            inputs,
-            data_samples=data_samples,
-        )
-        with self.student_taps.record(taps, self.student_taps.stops):
-            forward_to_taps(self.student, inputs, given)
-
-    @torch.compiler.disable
-    def _run_uncompiled(self, *how) -> None:
-        self._run_to_taps(*how)
-
-    def _teacher_tensors(
-        self,
-        inputs: Tensor,
-        entries: list[Entry],
-        sampled: Mapping[str, Sampled],
-        data_samples: list | None = None,
-    ) -> dict[str, dict[str, list[Tensor]]]:
-        """What the teachers of some entries yield, by teacher and tap.
-
-        They run one after the other: what one of them computes is freed, but
-        for what its taps yield, before the next begins.
-        """
-        found = {}
-        for name, teacher in self.teachers.items():
-            taps = dict.fromkeys(
-                tap
-                for entry in entries
-                if name in entry.teachers
-                for tap in (*entry.teacher_at, entry.teacher_head)
-                if tap is not None
-            )
-            boxes = {
-                head: sampled[student].boxes
-                for head, student in self._boxes_of[name].items()
-                if student in sampled
-            }
-            if taps:
-                found[name] = teacher(inputs, list(taps), boxes, data_samples)
-        return found
 
     @torch.compiler.disable
     def _next_seed(self) -> tuple[int, int, int]:
@@ -598,7 +453,7 @@ class Distiller(BaseModel):
         self._seed, self._rank = stream
 
     def _check_loaded(self) -> None:
-        if self._is_loaded or not self.training:
+        if not self.training:
             return
         for teacher in self.teachers.values():
             if teacher.checkpoint is not None and not teacher.is_loaded:
@@ -704,7 +559,7 @@ class Distiller(BaseModel):
                 yield inputs
 
         for entry in self.distill.values():
-            prepare_losses(entry, checked, self._teacher_tensors)
+            prepare_losses(entry, checked, self.teachers)
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """Parameters of entries whose weight is 0 now, and untrained ones."""
@@ -739,12 +594,13 @@ class Distiller(BaseModel):
         try:
             taps = {tap for e in shown.values() for tap in e.student_at}
             with isolated_randomness():
-                self._run_to_taps(inputs, taps)
-            students = {tap: self.student_taps.read(tap) for tap in taps}
-            teachers = self._teacher_tensors(inputs, list(shown.values()), {})
+                self._tapped.run(inputs, taps)
+            teachers = run_teachers(
+                self.teachers, list(shown.values()), inputs, {}
+            )
             return {
                 name: e.trajectories(
-                    _levels(students, e.student_at),
+                    e.read_student(self.student_taps),
                     e.read_teachers(teachers),
                     inputs.shape[-2:],
                     seed,
@@ -754,60 +610,6 @@ class Distiller(BaseModel):
         finally:
             self.student_taps.clear()
             self.train(was_training)
-
-    def parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
-        """Add up what is a loss, as the student's class does."""
-        if hasattr(self.student, 'parse_losses'):
-            return self.student.parse_losses(losses)
-        return super().parse_losses(losses)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            own = getattr(type(self), name, None)
-            if isinstance(own, property):
-                # It has failed, and says why if it is asked again.
-                return own.fget(self)
-            student = self.__dict__.get('_modules', {}).get('student')
-            if student is None or name.startswith('_'):
-                raise
-            return getattr(student, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if self._is_of_the_student(name):
-            setattr(self.student, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        if self._is_of_the_student(name):
-            delattr(self.student, name)
-        else:
-            super().__delattr__(name)
-
-    def _is_of_the_student(self, name: str) -> bool:
-        """Whether the distiller lacks an attribute that the student has."""
-        own = self.__dict__
-        return (
-            '_is_built' in own
-            and not name.startswith('_')
-            and not hasattr(type(self), name)
-            and not any(
-                name in names
-                for names in (
-                    own,
-                    own['_modules'],
-                    own['_parameters'],
-                    own['_buffers'],
-                )
-            )
-            and hasattr(self.student, name)
-            # What is worked out by the student cannot be set there.
-            and not isinstance(
-                getattr(type(self.student), name, None), property
-            )
-        )
 
 
 def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:

@@ -1,17 +1,19 @@
 """A pass of the teacher over the training data, for losses that ask for it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from mmengine.logging import print_log
 from torch import Tensor
 
 from .entry import Entry
+from .teacher import FrozenTeacher
+from .teachers import run_teachers
 
 
 def prepare_losses(
     entry: Entry,
     batches: Callable[[], Iterable[Tensor]],
-    read_teachers: Callable[..., dict[str, dict[str, list[Tensor]]]],
+    teachers: Mapping[str, FrozenTeacher],
 ) -> None:
     """Show the teacher's tensors to the losses of an entry that ask for it.
 
@@ -19,9 +21,7 @@ def prepare_losses(
         entry (Entry): The entry.
         batches (Callable): Gives the training set's inputs, batch by batch,
             normalised, each time it is called.
-        read_teachers (Callable): Gives what the taps of the teachers yield,
-            by teacher and tap, for inputs, a list of entries and sampled
-            boxes.
+        teachers (Mapping[str, FrozenTeacher]): The teachers by name.
 
     Raises:
         ValueError: If no pass of the teacher yields what a loss compares.
@@ -35,14 +35,14 @@ def prepare_losses(
             f'training data, for {type(loss).__name__}',
             'current',
         )
-        loss.prepare(_level_of(entry, level, batches(), read_teachers))
+        loss.prepare(_level_of(entry, level, batches(), teachers))
 
 
 def _level_of(
     entry: Entry,
     level: int,
     batches: Iterable[Tensor],
-    read_teachers: Callable,
+    teachers: Mapping[str, FrozenTeacher],
 ) -> Iterator[Tensor]:
     for inputs in batches:
         if not isinstance(inputs, Tensor):
@@ -53,7 +53,7 @@ def _level_of(
                 f'{type(inputs).__name__} of images. Choose an option of the '
                 'loss that needs no pass, or another loss.'
             )
-        tensors = read_teachers(inputs, [entry], {})
+        tensors = run_teachers(teachers, [entry], inputs, {})
         tensor = entry.read_teachers(tensors)[level]
         yield entry.levels[level].arrange(1, tensor, inputs.shape[-2:])
 

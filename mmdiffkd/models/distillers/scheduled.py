@@ -1,5 +1,7 @@
 """A weight that a schedule may change over a run."""
 
+from collections.abc import Mapping
+
 from .spec import ScheduleSpec
 
 
@@ -44,3 +46,29 @@ class Scheduled:
     def set_progress(self, epoch: int, iteration: int) -> None:
         """Bring the weight up to date, both counted from 0."""
         self.factor = self.schedule.factor(epoch, iteration)
+
+
+def check_trains(
+    scheduled: Mapping[str, Scheduled], epoch: int, iteration: int
+) -> None:
+    """See that something is trained at a point of a run.
+
+    Args:
+        scheduled (Mapping[str, Scheduled]): The weights of the task and of
+            all entries, by the key of the schedule.
+        epoch (int): The epoch, counted from 0.
+        iteration (int): The iteration, counted from 0.
+
+    Raises:
+        ValueError: If all weights are 0.
+    """
+    if any(w.scale_at(epoch, iteration) for w in scheduled.values()):
+        return
+    when, cure = '', 'Give one of them a weight above 0.'
+    if not all(w.schedule.constant for w in scheduled.values()):
+        when = f' in epoch {epoch + 1} (iteration {iteration + 1})'
+        cure += ' The `stop` of a schedule must not come before the end.'
+    raise ValueError(
+        '`model.task_weight` and the weights of all entries of `distill` '
+        f'are 0{when}, so that nothing is trained. {cure}'
+    )

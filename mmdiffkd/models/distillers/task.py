@@ -1,6 +1,6 @@
 """The student's own task: its losses, and training without them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .entry import Entry, touch
 from .scheduled import Scheduled
 from .spec import ScheduleSpec
-from .taps import Taps
+from .tapped_network import TappedNetwork
 from .trained import trained_parameters
 
 
@@ -36,17 +36,13 @@ class Task(Scheduled):
     def prepare(
         self,
         entries: Mapping[str, Entry],
-        taps: Taps,
-        heads_of: Callable[[Iterable[str]], list[str]],
-        input_shape: tuple[int, ...],
+        tapped: TappedNetwork,
     ) -> None:
         """See that entries do without the task, and what each trains.
 
         Args:
             entries (Mapping[str, Entry]): The entries by name.
-            taps (Taps): The student's taps.
-            heads_of (Callable): The heads that have to be called for taps.
-            input_shape (tuple[int, ...]): The shape of an image.
+            tapped (TappedNetwork): The student with its taps.
 
         Raises:
             ValueError: If an entry asks for boxes that are sampled for the
@@ -65,11 +61,7 @@ class Task(Scheduled):
                     "backbone or neck, or leave the student's losses on."
                 )
             self._trained_by[name] = trained_parameters(
-                self._student,
-                taps,
-                entry.student_at,
-                heads_of(entry.student_at),
-                input_shape,
+                tapped, entry.student_at
             )
 
     def weigh(self, losses: dict) -> dict:

@@ -3,29 +3,20 @@
 import copy
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdiffkd.utils import (
-    class_names,
-    load_weights,
-    plain_state_dict,
-    read_checkpoint,
-)
-
-from .folding import fold_batch_norms
-from .forward import arguments_of, forward_to_taps
-from .image_shape import find_shape
+from .acceleration import accelerate, autocast, channels_last
+from .forward import forward_to_taps
 from .inheritance import Match, inherit, match_tensors
 from .libraries import check_agreement, preprocessor_for
-from .nested import check_apart
 from .normalization import (
     EXAMPLE,
     Conversion,
@@ -33,23 +24,15 @@ from .normalization import (
     describe,
     match_preprocessors,
 )
-from .probe import tapped_levels
 from .recognition import Tapped
 from .rois import box_head_of
-from .spec import ONLY_TEACHER, TeacherSpec
+from .spec import ONLY_TEACHER, TeacherSpec, teacher_label
+from .tapped_network import TappedNetwork
 from .taps import Taps
 from .teacher_network import build_from_config as build_from_config
 from .teacher_network import build_teacher_network
+from .teacher_weights import draw_weights, read_weights
 
-#: How far folding and layout may move a tapped tensor, relative to its norm.
-TOLERANCE = 1e-4
-#: The same on the training device, where multiplications may be TF32.
-COARSE_TOLERANCE = 0.5
-_DTYPES = {
-    None: None,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
 _MISSING = object()
 
 
@@ -95,22 +78,15 @@ class FrozenTeacher(nn.Module):
         spec = spec or TeacherSpec.read(keys, key)
         self.key = key
         #: What the log calls it.
-        self.label = 'teacher'
-        if key != ONLY_TEACHER:
-            self.label += f' {key.rpartition(".")[2]!r}'
+        self.label = teacher_label(key.rpartition('.')[2])
+        self.spec = spec
         self.checkpoint = spec.checkpoint
-        self.strict = spec.strict
-        self.trusted = spec.trusted
+        self.input_size = spec.input_size
         #: The names of its classes, where the checkpoint tells them.
         self.classes: list[str] | None = None
-        self.inherit = spec.inherit
-        self.fold_batch_norm = spec.fold_batch_norm
-        self.channels_last = spec.channels_last
-        self.dtype = _DTYPES[spec.dtype]
         self._forward_to_taps = forward_to_taps
         if spec.compile:
             self._forward_to_taps = torch.compile(forward_to_taps)
-        self.input_size = spec.input_size
         self._built = build_teacher_network(spec, key)
         network = self._built.network
         network.requires_grad_(False)
@@ -119,12 +95,9 @@ class FrozenTeacher(nn.Module):
         self._preprocessor_is_given = False
         if spec.data_preprocessor is not None:
             self._take_preprocessor(self._built.preprocessor)
-        self.taps: Taps | None = None
-        self._heads: dict[str, str] = {}
+        self._tapped: TappedNetwork | None = None
         self._matches: dict[str, Match] = {}
         self._initial_values: dict[str, dict[str, Tensor]] = {}
-        self._input_shape: tuple[int, ...] = ()
-        self._folded = False
         #: Whether its weights have been read or drawn.
         self.is_loaded = False
         self._conversion: Conversion | None = None
@@ -148,13 +121,18 @@ class FrozenTeacher(nn.Module):
         """Whether no weights are loaded into it."""
         return self.checkpoint is None and not self._built.maker
 
+    @property
+    def taps(self) -> Taps | None:
+        """The taps of the network, once it is attached."""
+        return self._tapped and self._tapped.taps
+
     def head(self, path: str) -> tuple[nn.Module, torch.Size]:
         """A module of the network, and the shape of what it returns.
 
         Args:
             path (str): Its path, one of the taps.
         """
-        return self.network.get_submodule(path), self._shapes[path][0]
+        return self.network.get_submodule(path), self._tapped.shapes[path][0]
 
     def attach(
         self, taps: list[str], input_shape: tuple[int, ...]
@@ -182,9 +160,8 @@ class FrozenTeacher(nn.Module):
                     "in the student's images. Leave it out."
                 )
             input_shape = (*input_shape[:-2], *self.input_size)
-        self.taps = Taps(self.network, taps, 'teacher')
-        self._input_shape, self._shapes, self._heads = find_shape(
-            self.network, self.taps, [input_shape], training=False
+        self._tapped = TappedNetwork(
+            self.network, taps, 'teacher', [input_shape]
         )
         if self.taps.stops and self._forward_to_taps is not forward_to_taps:
             raise ValueError(
@@ -192,14 +169,7 @@ class FrozenTeacher(nn.Module):
                 f'{type(self.network).__name__} is stopped at the last of '
                 'them, which cannot be compiled. Leave it out.'
             )
-        return tapped_levels(
-            self.network,
-            self.taps,
-            self._shapes,
-            self._input_shape,
-            training=False,
-            image=self.input_size,
-        )
+        return self._tapped.levels(self.input_size)
 
     def match_student(self, student: nn.Module) -> None:
         """See what the student can inherit.
@@ -212,7 +182,7 @@ class FrozenTeacher(nn.Module):
                 nothing that fits.
         """
         self._matches = match_tensors(
-            self.inherit, student, self.network, self.key
+            self.spec.inherit, student, self.network, self.key
         )
 
     def initialize_student(self, student: nn.Module) -> None:
@@ -229,15 +199,35 @@ class FrozenTeacher(nn.Module):
     def init_weights(self) -> None:
         """Load or initialise the weights, then apply the switches for speed.
 
+        It does so once.
+
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the checkpoint does not fit the config, or a
                 switch for speed does not fit the network.
         """
-        if self._folded:
-            # It has lost what a checkpoint would be loaded into.
+        if self.is_loaded:
+            # Folding loses what a checkpoint would be loaded into.
             return
-        self._load_weights()
+        if self.checkpoint is not None:
+            self.classes = read_weights(
+                self.network, self.spec, self._preprocessor_is_given
+            )
+            print_log(
+                f'{self.label.capitalize()} weights: {self.checkpoint}',
+                'current',
+            )
+        elif self._built.maker:
+            print_log(
+                f"The {self.label}'s weights are {self._built.maker}.",
+                'current',
+            )
+        else:
+            draw_weights(self.network)
+            print_log(
+                f'The {self.label} is random ({self.key}.checkpoint=None).',
+                'current',
+            )
         # Before folding, which leaves the tensors of these names behind.
         self._initial_values = {
             path: self.network.get_submodule(path).state_dict()
@@ -246,126 +236,8 @@ class FrozenTeacher(nn.Module):
         # Some networks work out tables from their weights here.
         self.network.eval()
         if self.taps is not None and self.taps.taps:
-            self._speed_up()
+            accelerate(self._tapped, self.spec, self.key, self.label)
         self.is_loaded = True
-
-    def _load_weights(self) -> None:
-        if self.checkpoint is None and self._built.maker:
-            print_log(
-                f"The {self.label}'s weights are {self._built.maker}.",
-                'current',
-            )
-            return
-        if self.checkpoint is None:
-            # A random teacher loads pretrained weights in none of its parts.
-            for module in self.network.modules():
-                if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
-                    module.init_cfg = None
-            if hasattr(self.network, 'init_weights'):
-                with _no_list_of_parameters():
-                    self.network.init_weights()
-            print_log(
-                f'The {self.label} is random ({self.key}.checkpoint=None).',
-                'current',
-            )
-            return
-        checkpoint = read_checkpoint(self.checkpoint, trusted=self.trusted)
-        weights = plain_state_dict(checkpoint)
-        if self._preprocessor_is_given:
-            # What it may hold belongs to no checkpoint of the teacher.
-            prefix = 'data_preprocessor.'
-            weights = {
-                k: v for k, v in weights.items() if not k.startswith(prefix)
-            }
-            if hasattr(self.network, 'data_preprocessor'):
-                own = self.network.data_preprocessor
-                weights |= own.state_dict(prefix=prefix)
-        load_weights(
-            self.network,
-            weights,
-            str(self.checkpoint),
-            self.strict,
-        )
-        print_log(
-            f'{self.label.capitalize()} weights: {self.checkpoint}',
-            'current',
-        )
-        self.classes = class_names(checkpoint.get('meta'))
-
-    @torch.no_grad()
-    def _speed_up(self) -> None:
-        """Apply the switches, and see that the taps yield what they did."""
-        if not (self.fold_batch_norm or self.channels_last or self.dtype):
-            return
-        device = next(self.network.parameters()).device
-        # A GPU's coarser TF32 would hide an error, or look like one.
-        self.to('cpu')
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(2, *self._input_shape, generator=generator)
-        images = images.to(next(self.network.parameters()))
-        expected = self._read(images, self.taps.taps)
-        if self.fold_batch_norm:
-            count = fold_batch_norms(
-                self.network, lambda: self._read(images, self.taps.taps)
-            )
-            self._folded = count > 0
-            print_log(
-                f'{self.label.capitalize()}: {count} batch norms folded',
-                'current',
-            )
-            self._check('fold_batch_norm', images, expected, TOLERANCE)
-        if self.channels_last:
-            for module in self.network.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)
-            images = _channels_last(images)
-            self._check('channels_last', images, expected, TOLERANCE)
-        self.to(device)
-        images = images.to(device)
-        if self.dtype is not None:
-            with self._precision(device):
-                moved = self._check(
-                    'dtype', images, expected, COARSE_TOLERANCE
-                )
-            print_log(
-                f'{self.label.capitalize()} in {self.dtype}: what its taps '
-                f'yield for random images differs by {moved:.1%} of its norm '
-                'at most',
-                'current',
-            )
-        elif device.type != 'cpu':
-            self._check('channels_last', images, expected, COARSE_TOLERANCE)
-
-    def _check(
-        self,
-        switch: str,
-        images: Tensor,
-        expected: dict[str, list[Tensor]],
-        limit: float,
-    ) -> float:
-        """How far a switch moves what the taps yield, relative to its norm."""
-        try:
-            found = self._read(images, self.taps.taps)
-        except RuntimeError as error:
-            raise ValueError(
-                f'`{self.key}.{switch}` is set, with which '
-                f'{type(self.network).__name__} cannot run on '
-                f'{images.device.type}: {error}. Leave it out.'
-            ) from error
-        parts = [
-            torch.dist(a.to(b), b) / b.norm().clamp_min(1e-30)
-            for tap, levels in expected.items()
-            for a, b in zip(found[tap], levels)
-        ]
-        moved = torch.stack(parts).max().item()
-        # Written so that NaN is refused.
-        if not moved <= limit:
-            raise ValueError(
-                f'`{self.key}.{switch}` moves what the teacher yields by '
-                f'{moved:.1e} of its norm; more than {limit:g} is no '
-                'rounding. Leave it out.'
-            )
-        return moved
 
     def match_input(self, student_preprocessor: nn.Module | None) -> None:
         """Prepare for input normalised by the student's preprocessor.
@@ -452,48 +324,16 @@ class FrozenTeacher(nn.Module):
             inputs = _resized(inputs, self.input_size)
             # Their sizes are those of the student's images.
             data_samples = None
-        if self.channels_last:
-            inputs = _channels_last(inputs)
-        # Nothing stops in a compiled graph.
-        read = self._read_uncompiled if self.taps.stops else self._read
-        with self._precision(inputs.device):
-            tensors = read(
+        if self.spec.channels_last:
+            inputs = channels_last(inputs)
+        with autocast(self.spec.dtype, inputs.device):
+            tensors = self._tapped.read(
                 inputs, taps, boxes, data_samples, self._forward_to_taps
             )
-        if self.dtype is not None:
+        if self.spec.dtype is not None:
             for tap, levels in tensors.items():
                 tensors[tap] = [level.to(inputs.dtype) for level in levels]
         return tensors
-
-    def _run(
-        self,
-        inputs: Tensor,
-        taps: Iterable[str],
-        boxes: Mapping[str, Tensor] | None = None,
-        data_samples: list | None = None,
-        forward: Callable = forward_to_taps,
-    ) -> None:
-        heads = [self._heads[tap] for tap in taps if tap in self._heads]
-        given = arguments_of(self.network, heads, inputs, boxes, data_samples)
-        forward(self.network, inputs, given)
-
-    def _read(
-        self, inputs: Tensor, taps: Iterable[str], *how
-    ) -> dict[str, list[Tensor]]:
-        with self.taps.record(taps, stop=self.taps.stops):
-            self._run(inputs, taps, *how)
-        tensors = {tap: self.taps.read(tap) for tap in taps}
-        self.taps.clear()
-        return tensors
-
-    @torch.compiler.disable
-    def _read_uncompiled(self, *how) -> dict[str, list[Tensor]]:
-        return self._read(*how)
-
-    def _precision(self, device: torch.device) -> AbstractContextManager:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.dtype)
 
     def train(self, mode: bool = True) -> 'FrozenTeacher':
         """Stay in eval mode."""
@@ -520,61 +360,9 @@ class FrozenTeacher(nn.Module):
         return f'{type(self.network).__name__}, {self.checkpoint}'
 
 
-@contextmanager
-def _no_list_of_parameters() -> Iterator[None]:
-    """Keep off the console how each parameter was initialised.
-
-    MMEngine writes it there if the logger has no file.
-    """
-    logger = MMLogger.get_current_instance()
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return record.funcName != '_dump_init_info'
-
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) in that layout; clips stay as they are."""
-    if images.dim() != 4:
-        return images
-    return images.contiguous(memory_format=torch.channels_last)
-
-
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, C, H, W), or the frames of clips, in another size."""
     resized = F.interpolate(
         images.flatten(0, -4), size, mode='bilinear', antialias=True
     )
     return resized.unflatten(0, images.shape[:-3])
-
-
-def build_teachers(
-    given: Mapping[str, Mapping | nn.Module], student: nn.Module
-) -> dict[str, FrozenTeacher]:
-    """Build all teachers of a distiller.
-
-    Args:
-        given (Mapping): By name, the keys of each or a built network.
-        student (nn.Module): The student.
-
-    Raises:
-        ValueError: If a key is missing, unknown or wrong, or a built network
-            has parameters of the student.
-    """
-    built = {}
-    for name, teacher in given.items():
-        key = ONLY_TEACHER
-        if list(given) != [ONLY_TEACHER]:
-            key = f'teachers.{name}'
-        if isinstance(teacher, nn.Module):
-            teacher = dict(module=teacher)
-        spec = TeacherSpec.read(teacher, key)
-        if isinstance(spec.module, nn.Module):
-            check_apart(student, spec.module, key)
-        built[name] = FrozenTeacher(spec=spec, key=key)
-    return built

@@ -1,6 +1,6 @@
 """Which parameters what is tapped trains."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -9,16 +9,13 @@ from torch import Tensor, nn
 from mmdiffkd.utils.randomness import isolated_randomness
 
 from .forward import forward_to_taps
+from .tapped_network import TappedNetwork
 from .taps import TapError, Taps
 from .trial import in_mode, run_for_real, run_on_meta
 
 
 def trained_parameters(
-    network: nn.Module,
-    taps: Taps,
-    texts: Sequence[str],
-    heads: Iterable[str],
-    input_shape: tuple[int, ...],
+    tapped: TappedNetwork, texts: Sequence[str]
 ) -> set[str]:
     """The parameters that get a gradient from what some taps yield.
 
@@ -28,18 +25,14 @@ def trained_parameters(
     has no operator without a meta kernel.
 
     Args:
-        network (nn.Module): The student.
-        taps (Taps): Its taps, after :func:`~.probe.dry_run`.
-        texts (Sequence[str]): Which of them.
-        heads (Iterable[str]): The heads that have to be called for them.
-        input_shape (tuple[int, ...]): The shape of an image, (C, H, W), or
-            of a clip, (T, C, H, W).
+        tapped (TappedNetwork): The student with its taps.
+        texts (Sequence[str]): Which of the taps.
 
     Returns:
         set[str]: Their names.
     """
-    run = partial(_there_and_back, taps, texts)
-    heads = list(heads)
+    network, taps, shape = tapped.network, tapped.taps, tapped.input_shape
+    run, heads = partial(_there_and_back, taps, texts), tapped.heads_of(texts)
     saved = {p: (p.grad, p.requires_grad) for p in network.parameters()}
     with in_mode(network, True), torch.enable_grad(), isolated_randomness():
         try:
@@ -47,12 +40,12 @@ def trained_parameters(
             for parameter in saved:
                 parameter.requires_grad_(parameter.is_floating_point())
             try:
-                state = run_on_meta(network, input_shape, run, heads)
+                state = run_on_meta(network, shape, run, heads)
             except TapError:
                 raise
             except Exception:
                 network.zero_grad()
-                state = run_for_real(network, input_shape, run, heads)
+                state = run_for_real(network, shape, run, heads)
             return {n for n, t in state.items() if t.grad is not None}
         finally:
             taps.clear()

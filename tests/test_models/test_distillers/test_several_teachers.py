@@ -224,9 +224,7 @@ def test_a_loss_that_asks_for_a_pass_sees_the_mean(ready):
     (part,) = model.distill.mean.losses
     part.prepare = lambda teachers: seen.extend(teachers)
     inputs = images()['inputs']
-    prepare_losses(
-        model.distill.mean, lambda: [inputs], model._teacher_tensors
-    )
+    prepare_losses(model.distill.mean, lambda: [inputs], model.teachers)
     expected = [
         model.teachers[name](inputs, ['neck[-1]'])['neck[-1]'][0]
         for name in ('small', 'other')

@@ -1,0 +1,83 @@
+"""The weights of a teacher: drawn, or read from a checkpoint."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.logging import MMLogger
+from torch import nn
+
+from mmdiffkd.utils import (
+    class_names,
+    load_weights,
+    plain_state_dict,
+    read_checkpoint,
+)
+
+from .spec import TeacherSpec
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Initialise a network, with pretrained weights in none of its parts.
+
+    Args:
+        network (nn.Module): The network.
+    """
+    for module in network.modules():
+        if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
+    if hasattr(network, 'init_weights'):
+        with _no_list_of_parameters():
+            network.init_weights()
+
+
+@contextmanager
+def _no_list_of_parameters() -> Iterator[None]:
+    """Keep off the console how each parameter was initialised.
+
+    MMEngine writes it there if the logger has no file.
+    """
+    logger = MMLogger.get_current_instance()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.funcName != '_dump_init_info'
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
+def read_weights(
+    network: nn.Module, spec: TeacherSpec, keeps_preprocessor: bool
+) -> list[str] | None:
+    """Read a teacher's checkpoint.
+
+    Args:
+        network (nn.Module): Its network.
+        spec (TeacherSpec): Its keys.
+        keeps_preprocessor (bool): Whether its data preprocessor is given by
+            something else than the checkpoint.
+
+    Returns:
+        list[str] or None: The names of its classes, where the checkpoint
+        tells them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the checkpoint does not fit the network.
+    """
+    checkpoint = read_checkpoint(spec.checkpoint, trusted=spec.trusted)
+    weights = plain_state_dict(checkpoint)
+    if keeps_preprocessor:
+        # What it may hold belongs to no checkpoint of the teacher.
+        prefix = 'data_preprocessor.'
+        weights = {
+            k: v for k, v in weights.items() if not k.startswith(prefix)
+        }
+        if hasattr(network, 'data_preprocessor'):
+            own = network.data_preprocessor
+            weights |= own.state_dict(prefix=prefix)
+    load_weights(network, weights, str(spec.checkpoint), spec.strict)
+    return class_names(checkpoint.get('meta'))
