@@ -1,16 +1,17 @@
-"""From an entry's keys and the shapes of its taps to modules."""
+"""From the keys of entries and the shapes at their taps to modules."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from mmengine.logging import print_log
 
 from mmdiffkd.models.losses import DistillLoss
 from mmdiffkd.registry import MODELS
 from mmdiffkd.utils.naming import left_over_hint
 
 from ..part import DistillPart
-from .context import task_of
+from .context import meta_supply, task_of
 from .entry import Entry
 from .heads import check_labels, check_logits, head_of, multi_label_head
 from .layout import Layout, Level, check_pair
@@ -18,6 +19,8 @@ from .probe import shapes_behind_necks
 from .recognition import Tapped, layout_of
 from .rois import box_heads_of
 from .spec import EntrySpec, PartSpec
+from .tapped_network import TappedNetwork
+from .teacher import FrozenTeacher
 
 Shapes = tuple[torch.Size, torch.Size]
 _FEATURES = ('map', 'vector', None)
@@ -32,6 +35,89 @@ _ONCE_AN_IMAGE = {
     'img_shape',
     'teacher_logits',
 }
+
+
+def build_entries(
+    specs: Mapping[str, EntrySpec],
+    student: TappedNetwork,
+    teachers: Mapping[str, FrozenTeacher],
+) -> dict[str, Entry]:
+    """Build all entries of ``distill``, and log what they compare.
+
+    Args:
+        specs (Mapping[str, EntrySpec]): Their keys by name.
+        student (TappedNetwork): The student with its taps.
+        teachers (Mapping[str, FrozenTeacher]): The teachers by name, with
+            their taps.
+
+    Raises:
+        ValueError: See :func:`build_entry`.
+    """
+    levels = student.levels()
+    by_teacher = {name: each.levels() for name, each in teachers.items()}
+    entries = {}
+    for name, spec in specs.items():
+        first, *others = (
+            _at(spec.teacher_at, by_teacher[teacher])
+            for teacher in spec.teacher
+        )
+        entries[name] = build_entry(
+            name,
+            spec,
+            _at(spec.student_at, levels),
+            first,
+            student.input_shape[-2:],
+            _meta_supply(spec, teachers, student, 2),
+            others,
+        )
+        for line in entries[name].describe():
+            print_log(line, 'current')
+    return entries
+
+
+def _at(taps: Sequence[str], levels: Mapping[str, list]) -> list[Tapped]:
+    """The tensors of several taps, in a row."""
+    return [tapped for tap in taps for tapped in levels[tap]]
+
+
+def _meta_supply(
+    spec: EntrySpec,
+    teachers: Mapping[str, FrozenTeacher],
+    student: TappedNetwork,
+    batch_size: int,
+) -> dict[str, Callable[[], object]]:
+    """What a step supplies to an entry, as meta tensors."""
+    head = ()
+    if spec.teacher_head is not None:
+        head = teachers[spec.teacher[0]].head(spec.teacher_head)
+    return meta_supply(batch_size, student.input_shape[-2:], *head)
+
+
+def check_batch(
+    entry: Entry,
+    teachers: Mapping[str, FrozenTeacher],
+    student: TappedNetwork,
+    batch_size: int,
+) -> None:
+    """See that the necks of an entry take a batch, without arithmetic.
+
+    Args:
+        entry (Entry): The entry.
+        teachers (Mapping[str, FrozenTeacher]): The teachers by name.
+        student (TappedNetwork): The student.
+        batch_size (int): The number of images.
+
+    Raises:
+        ValueError: If a neck does not take its tensors.
+    """
+    shapes_behind_necks(
+        entry.name,
+        entry.spec,
+        entry.necks,
+        entry.shapes,
+        batch_size,
+        _meta_supply(entry.spec, teachers, student, batch_size),
+    )
 
 
 def build_entry(

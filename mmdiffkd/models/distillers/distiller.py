@@ -16,8 +16,8 @@ from mmdiffkd.utils import DISTILL_PREFIX
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.utils.safe_loader import guard_checkpoints
 
-from .build import build_entry
-from .context import batch_supply, meta_supply, roi_supply, teacher_supply
+from .build import build_entries, check_batch
+from .context import batch_supply, roi_supply, teacher_supply
 from .entry import Entry
 from .expansion import Expansion, expand, is_preset
 from .forward import has_modes, run_without_modes
@@ -25,7 +25,6 @@ from .image_shape import image_shapes
 from .inputs import TeacherInputs
 from .nested import check_student
 from .preparation import prepare_losses
-from .probe import shapes_behind_necks
 from .rois import Sampled, SampledBoxes
 from .scheduled import Scheduled, check_trains
 from .spec import DistillerSpec, read_entries
@@ -212,26 +211,11 @@ class Distiller(StudentProxy):
         self.student_taps = tapped.taps
         self.input_shape = shape = tapped.input_shape
         self._inputs = TeacherInputs(self.student, shape)
-        students = tapped.levels()
-        teachers = attach_teachers(self.teachers, list(specs.values()), shape)
-        self.distill = nn.ModuleDict()
+        attach_teachers(self.teachers, specs.values(), shape)
+        self.distill = nn.ModuleDict(
+            build_entries(specs, tapped, self.teachers)
+        )
         self.distill.register_buffer('step', torch.zeros((), dtype=torch.long))
-        for name, spec in specs.items():
-            first, *others = (
-                _levels(teachers[teacher], spec.teacher_at)
-                for teacher in spec.teacher
-            )
-            self.distill[name] = build_entry(
-                name,
-                spec,
-                _levels(students, spec.student_at),
-                first,
-                shape[-2:],
-                self._meta_supply(spec.teacher[0], spec.teacher_head, 2),
-                others,
-            )
-            for line in self.distill[name].describe():
-                print_log(line, 'current')
         entries = list(self.distill.values())
         self._sampled_boxes = SampledBoxes(
             self.student,
@@ -350,8 +334,10 @@ class Distiller(StudentProxy):
         Returns:
             dict: Losses by name.
         """
-        self._check_loaded()
-        self._check_schedules()
+        if self.training:
+            for teacher in self.teachers.values():
+                teacher.check_loaded()
+            self._check_schedules()
         active = [e for e in self.distill.values() if e.active]
         if active:
             self._inputs.check(inputs)
@@ -452,20 +438,8 @@ class Distiller(StudentProxy):
     def noise_stream(self, stream: tuple[int | None, int]) -> None:
         self._seed, self._rank = stream
 
-    def _check_loaded(self) -> None:
-        if not self.training:
-            return
-        for teacher in self.teachers.values():
-            if teacher.checkpoint is not None and not teacher.is_loaded:
-                raise ValueError(
-                    f'`{teacher.key}.checkpoint` is {teacher.checkpoint!r}, '
-                    'but nothing has read it. Call init_weights() of the '
-                    "distiller once before training, as MMEngine's runner "
-                    'does.'
-                )
-
     def _check_schedules(self) -> None:
-        if self._progress_is_known or not self.training:
+        if self._progress_is_known:
             return
         for key, weight in self.scheduled.items():
             if not weight.schedule.constant:
@@ -482,14 +456,6 @@ class Distiller(StudentProxy):
         for weight in self.scheduled.values():
             weight.set_progress(epoch, iteration)
 
-    def _meta_supply(
-        self, teacher: str, head: str | None, batch_size: int
-    ) -> dict:
-        given = ()
-        if head is not None:
-            given = self.teachers[teacher].head(head)
-        return meta_supply(batch_size, self.input_shape[-2:], *given)
-
     def check_batch(self, batch_size: int, entry: str | None = None) -> None:
         """See that the necks take a batch of this size, without arithmetic.
 
@@ -503,16 +469,7 @@ class Distiller(StudentProxy):
         """
         for name, each in self.distill.items():
             if entry in (None, name):
-                shapes_behind_necks(
-                    name,
-                    each.spec,
-                    each.necks,
-                    each.shapes,
-                    batch_size,
-                    self._meta_supply(
-                        each.teachers[0], each.teacher_head, batch_size
-                    ),
-                )
+                check_batch(each, self.teachers, self._tapped, batch_size)
 
     @property
     def needs_allocation(self) -> bool:
@@ -610,11 +567,6 @@ class Distiller(StudentProxy):
         finally:
             self.student_taps.clear()
             self.train(was_training)
-
-
-def _levels(by_tap: Mapping[str, list], taps: Sequence[str]) -> list:
-    """What several taps yield, in a row."""
-    return [tensor for tap in taps for tensor in by_tap[tap]]
 
 
 def _restore_step(distiller: Distiller, incompatible) -> None:

@@ -134,18 +134,13 @@ class FrozenTeacher(nn.Module):
         """
         return self.network.get_submodule(path), self._tapped.shapes[path][0]
 
-    def attach(
-        self, taps: list[str], input_shape: tuple[int, ...]
-    ) -> dict[str, list[Tapped]]:
+    def attach(self, taps: list[str], input_shape: tuple[int, ...]) -> None:
         """Tap the network and see what the taps yield.
 
         Args:
             taps (list[str]): The taps.
             input_shape (tuple[int, ...]): The shape of the student's images,
                 (C, H, W) or (T, C, H, W).
-
-        Returns:
-            dict[str, list[Tapped]]: The tensors of each tap, one a level.
 
         Raises:
             ValueError: If a tap is at fault, or the network does not run on
@@ -169,6 +164,9 @@ class FrozenTeacher(nn.Module):
                 f'{type(self.network).__name__} is stopped at the last of '
                 'them, which cannot be compiled. Leave it out.'
             )
+
+    def levels(self) -> dict[str, list[Tapped]]:
+        """What is known of every tensor that its taps yield."""
         return self._tapped.levels(self.input_size)
 
     def match_student(self, student: nn.Module) -> None:
@@ -238,6 +236,19 @@ class FrozenTeacher(nn.Module):
         if self.taps is not None and self.taps.taps:
             accelerate(self._tapped, self.spec, self.key, self.label)
         self.is_loaded = True
+
+    def check_loaded(self) -> None:
+        """See that the weights have been read.
+
+        Raises:
+            ValueError: If there is a checkpoint, and nothing has read it.
+        """
+        if self.checkpoint is not None and not self.is_loaded:
+            raise ValueError(
+                f'`{self.key}.checkpoint` is {self.checkpoint!r}, but nothing '
+                'has read it. Call init_weights() of the distiller once '
+                "before training, as MMEngine's runner does."
+            )
 
     def match_input(self, student_preprocessor: nn.Module | None) -> None:
         """Prepare for input normalised by the student's preprocessor.

@@ -1,7 +1,7 @@
 """The teachers of a distiller: building them, and running one by one."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from .entry import Entry
 from .inheritance import check_paths
 from .nested import check_apart
-from .recognition import Tapped
 from .rois import Sampled, pair_box_heads
 from .spec import ONLY_TEACHER, EntrySpec, TeacherSpec
 from .teacher import FrozenTeacher
@@ -68,24 +67,19 @@ def match_teachers(
 
 def attach_teachers(
     teachers: Mapping[str, FrozenTeacher],
-    specs: Sequence[EntrySpec],
+    specs: Collection[EntrySpec],
     input_shape: tuple[int, ...],
-) -> dict[str, dict[str, list[Tapped]]]:
+) -> None:
     """Tap all teachers, and see what the taps yield.
 
     Args:
         teachers (Mapping[str, FrozenTeacher]): The teachers by name.
-        specs (Sequence[EntrySpec]): The keys of the entries.
+        specs (Collection[EntrySpec]): The keys of the entries.
         input_shape (tuple[int, ...]): The shape of the student's images.
-
-    Returns:
-        dict[str, dict[str, list[Tapped]]]: By teacher and tap, the tensors
-        of each tap, one a level.
 
     Raises:
         ValueError: See :meth:`~.teacher.FrozenTeacher.attach`.
     """
-    tapped = {}
     for name, teacher in teachers.items():
         taps = _taps_of(name, specs)
         if specs and not taps:
@@ -96,8 +90,7 @@ def attach_teachers(
                 logging.WARNING,
             )
         with teacher.named_in_errors():
-            tapped[name] = teacher.attach(taps, input_shape)
-    return tapped
+            teacher.attach(taps, input_shape)
 
 
 def run_teachers(
