@@ -83,7 +83,7 @@ def accelerate(
     network.to(device).eval()
     images = images.to(device)
     if spec.dtype is not None:
-        with autocast(spec.dtype, device):
+        with autocast(spec.autocast_dtype, device):
             moved = check('dtype', COARSE_TOLERANCE)
         print_log(
             f'{label.capitalize()} in torch.{spec.dtype}: what its taps yield '
@@ -102,9 +102,9 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def autocast(
-    dtype: str | None, device: torch.device
+    dtype: torch.dtype | None, device: torch.device
 ) -> AbstractContextManager:
-    """Autocast to a type by its name; None leaves the precision as it is."""
+    """Autocast to a type; None leaves the precision as it is."""
     if dtype is None:
         return nullcontext()
-    return torch.autocast(device.type, getattr(torch, dtype))
+    return torch.autocast(device.type, dtype)

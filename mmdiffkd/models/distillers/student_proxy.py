@@ -45,7 +45,7 @@ class StudentProxy(BaseModel):
             super().__delattr__(name)
 
     def _is_of_the_student(self, name: str) -> bool:
-        """Whether the distiller lacks an attribute that the student has."""
+        """Whether the model lacks an attribute that the student has."""
         own = self.__dict__
         return (
             '_is_built' in own

@@ -82,6 +82,8 @@ class FrozenTeacher(nn.Module):
         self.spec = spec
         self.checkpoint = spec.checkpoint
         self.input_size = spec.input_size
+        self.channels_last = spec.channels_last
+        self.dtype = spec.autocast_dtype
         #: The names of its classes, where the checkpoint tells them.
         self.classes: list[str] | None = None
         self._forward_to_taps = forward_to_taps
@@ -209,7 +211,11 @@ class FrozenTeacher(nn.Module):
             return
         if self.checkpoint is not None:
             self.classes = read_weights(
-                self.network, self.spec, self._preprocessor_is_given
+                self.network,
+                self.checkpoint,
+                self.spec.strict,
+                self.spec.trusted,
+                self._preprocessor_is_given,
             )
             print_log(
                 f'{self.label.capitalize()} weights: {self.checkpoint}',
@@ -335,13 +341,13 @@ class FrozenTeacher(nn.Module):
             inputs = _resized(inputs, self.input_size)
             # Their sizes are those of the student's images.
             data_samples = None
-        if self.spec.channels_last:
+        if self.channels_last:
             inputs = channels_last(inputs)
-        with autocast(self.spec.dtype, inputs.device):
+        with autocast(self.dtype, inputs.device):
             tensors = self._tapped.read(
                 inputs, taps, boxes, data_samples, self._forward_to_taps
             )
-        if self.spec.dtype is not None:
+        if self.dtype is not None:
             for tap, levels in tensors.items():
                 tensors[tap] = [level.to(inputs.dtype) for level in levels]
         return tensors

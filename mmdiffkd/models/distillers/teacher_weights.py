@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 from torch import nn
@@ -13,8 +14,6 @@ from mmdiffkd.utils import (
     plain_state_dict,
     read_checkpoint,
 )
-
-from .spec import TeacherSpec
 
 
 def draw_weights(network: nn.Module) -> None:
@@ -50,13 +49,19 @@ def _no_list_of_parameters() -> Iterator[None]:
 
 
 def read_weights(
-    network: nn.Module, spec: TeacherSpec, keeps_preprocessor: bool
+    network: nn.Module,
+    file: str | Path,
+    strict: bool,
+    trusted: bool,
+    keeps_preprocessor: bool,
 ) -> list[str] | None:
     """Read a teacher's checkpoint.
 
     Args:
         network (nn.Module): Its network.
-        spec (TeacherSpec): Its keys.
+        file (str or Path): The checkpoint, a file or an https URL.
+        strict (bool): Whether to refuse missing and unexpected keys.
+        trusted (bool): Whether to unpickle anything in it.
         keeps_preprocessor (bool): Whether its data preprocessor is given by
             something else than the checkpoint.
 
@@ -68,7 +73,7 @@ def read_weights(
         FileNotFoundError: If there is no such file.
         ValueError: If the checkpoint does not fit the network.
     """
-    checkpoint = read_checkpoint(spec.checkpoint, trusted=spec.trusted)
+    checkpoint = read_checkpoint(file, trusted=trusted)
     weights = plain_state_dict(checkpoint)
     if keeps_preprocessor:
         # What it may hold belongs to no checkpoint of the teacher.
@@ -79,5 +84,5 @@ def read_weights(
         if hasattr(network, 'data_preprocessor'):
             own = network.data_preprocessor
             weights |= own.state_dict(prefix=prefix)
-    load_weights(network, weights, str(spec.checkpoint), spec.strict)
+    load_weights(network, weights, str(file), strict)
     return class_names(checkpoint.get('meta'))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import (
     BeforeValidator,
     Field,
@@ -123,6 +124,11 @@ class TeacherSpec(Spec):
         'Use True or False.',
         False,
     )
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What ``dtype`` names."""
+        return self.dtype and getattr(torch, self.dtype)
 
     @model_validator(mode='before')
     @classmethod
