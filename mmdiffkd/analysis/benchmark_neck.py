@@ -101,17 +101,41 @@ def neck_part(
     return settings.training(name, forward, nn.ModuleList(necks), students)
 
 
-def released_parts(
-    neck: DiffKDNeck, student: Tensor, teacher: Tensor, settings: Settings
-) -> list[Part]:
-    """The same of the released module, which takes maps in float32 alone.
+def released_part(
+    necks: Sequence[DiffKDNeck],
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
+    settings: Settings,
+) -> Part:
+    """The same of ``settings.reference``, the released module, for each neck.
 
-    The list is empty without ``settings.reference``.
+    It takes maps, which vectors become here. Autocast with an autoencoder
+    rounds its schedule for good; its gradients are not finite after that.
     """
-    if settings.reference is None:
-        return []
-    distance, student = _distance(neck), leaf(student)
-    module = settings.reference(
+    modules = [_released_module(neck, settings) for neck in necks]
+    runs = [settings.compiled(module) for module in modules]
+    students = [leaf(student) for student in students]
+
+    def loss(
+        neck: DiffKDNeck, run: Callable, student: Tensor, teacher: Tensor
+    ) -> Tensor:
+        maps = [
+            tensor if tensor.ndim == 4 else tensor[:, :, None, None]
+            for tensor in (student, teacher)
+        ]
+        refined, target, diffusion, reconstruction = run(*maps)
+        total = _distance(neck)(refined, target) + diffusion
+        return total if reconstruction is None else total + reconstruction
+
+    def forward() -> Tensor:
+        return sum(map(loss, necks, runs, students, teachers))
+
+    modules = nn.ModuleList(modules)
+    return settings.training('released', forward, modules, students)
+
+
+def _released_module(neck: DiffKDNeck, settings: Settings) -> nn.Module:
+    return settings.reference(
         neck.student_channels,
         neck.teacher_channels,
         kernel_size=3 if neck.feature == 'map' else 1,
@@ -120,17 +144,15 @@ def released_parts(
         ae_channels=neck.channels,
     ).to(settings.device)
 
-    def forward() -> Tensor:
-        maps = [
-            tensor if tensor.ndim == 4 else tensor[:, :, None, None]
-            for tensor in (student, teacher)
-        ]
-        refined, target, diffusion, reconstruction = module(*maps)
-        loss = distance(refined, target) + diffusion
-        return loss if reconstruction is None else loss + reconstruction
 
-    single = replace(settings, amp=None)
-    return [single.training('released', forward, module, [student])]
+def _released_parts(
+    neck: DiffKDNeck, student: Tensor, teacher: Tensor, settings: Settings
+) -> list[Part]:
+    """The released module in float32 and eager, or nothing without it."""
+    if settings.reference is None:
+        return []
+    plain = replace(settings, amp=None, compile=False)
+    return [released_part([neck], [student], [teacher], plain)]
 
 
 def compare(
@@ -162,7 +184,7 @@ def compare(
             parts.append(
                 neck_part(part + suffix, [neck], [student], [teacher], chosen)
             )
-    parts += released_parts(neck, student, teacher, settings)
+    parts += _released_parts(neck, student, teacher, settings)
     rows = {row['part']: row for row in measure(parts, settings)}
     if settings.compile:
         for part in precisions:
@@ -220,7 +242,7 @@ def benchmark_options(settings: Settings) -> tuple[dict, str]:
         neck = DiffKDNeck(shape[1], shape[1], **arguments, **options)
         neck.to(settings.device)
         parts.append(neck_part(name, [neck], [student], [teacher], settings))
-    parts += released_parts(neck, student, teacher, settings)
+    parts += _released_parts(neck, student, teacher, settings)
     rows = measure(parts, settings)
     for row in rows:
         row['ratio'] = row['ms'] / rows[0]['ms']

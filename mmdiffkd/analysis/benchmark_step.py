@@ -126,7 +126,7 @@ def parts_of(
     return parts
 
 
-def _batch_for(model: Distiller, config: Config) -> tuple[Tensor, list]:
+def batch_for(model: Distiller, config: Config) -> tuple[Tensor, list]:
     """A random batch of the size that the config asks for."""
     size = (
         config.model.get('input_size')
@@ -151,7 +151,7 @@ def benchmark_distiller(
         ``compared``; and the tables.
     """
     model = build_distiller(config, settings)
-    inputs, data_samples = _batch_for(model, config)
+    inputs, data_samples = batch_for(model, config)
     rows = measure(parts_of(model, inputs, data_samples, settings), settings)
     whole = rows[-1]
     read = {name for e in model.distill.values() for name in e.teachers}
@@ -264,7 +264,7 @@ def benchmark_teacher(config: Config, settings: Settings) -> tuple[dict, str]:
             '`--cfg-options model.teachers.NAME=None model.distill.NAME=None`.'
         )
     model = build_distiller(config, replace(settings, compile=False))
-    inputs, _ = _batch_for(model, config)
+    inputs, _ = batch_for(model, config)
     taps = list(model.teacher.taps.taps)
     variants = dict(TEACHERS)
     if settings.compile:

@@ -46,6 +46,7 @@ class Settings:
         amp (torch.dtype, optional): Type of autocast. Defaults to None:
             float32.
         compile (bool): Whether to compile what is ours. Defaults to False.
+        backend (str): What compiles. Defaults to 'inductor'.
         reference (type, optional): The released DiffKD module, which is
             measured beside ours. Defaults to None.
     """
@@ -54,6 +55,7 @@ class Settings:
     repetitions: int = 10
     amp: torch.dtype | None = None
     compile: bool = False
+    backend: str = 'inductor'
     reference: type[nn.Module] | None = None
 
     def precision(self) -> contextlib.AbstractContextManager:
@@ -64,7 +66,9 @@ class Settings:
 
     def compiled(self, function: Callable) -> Callable:
         """A function, compiled if these settings say so."""
-        return torch.compile(function) if self.compile else function
+        if not self.compile:
+            return function
+        return torch.compile(function, backend=self.backend)
 
     def training(
         self,
