@@ -172,7 +172,7 @@ def attempt(make: Callable[[], Part], form: str, settings: Settings) -> dict:
             part.run()
         gradients = [x.grad for x in part.leaves if x.grad is not None]
         if not all(gradient.isfinite().all() for gradient in gradients):
-            row['note'] += ' gradients are not finite'
+            row['note'] += ' Gradients are not finite.'
     except Exception as error:
         return {'note': reason(error)}
     return row
@@ -281,7 +281,7 @@ def test_rows(settings: Settings, small: bool) -> Iterator[dict]:
         )
         cases = list(ElementTree.parse(report).iter('testcase'))
     outcomes = Counter(
-        (child.tag, _line(child.get('message', '')))
+        (child.tag, _why(child))
         for case in cases
         for child in case
         if child.tag in ('failure', 'error', 'skipped')
@@ -291,6 +291,12 @@ def test_rows(settings: Settings, small: bool) -> Iterator[dict]:
         yield {'part': outcome, 'count': count, 'note': message}
 
 
+def _why(outcome: ElementTree.Element) -> str:
+    lines = (outcome.text or '').splitlines()
+    errors = [line[1:] for line in lines if line.startswith('E ')]
+    return _line([*errors, outcome.get('message', '')][0])
+
+
 def machine_rows(settings: Settings, small: bool) -> Iterator[dict]:
     """What the figures depend on, then all that ``collect_env`` finds.
 
@@ -298,16 +304,12 @@ def machine_rows(settings: Settings, small: bool) -> Iterator[dict]:
         settings (Settings): How everything is measured.
         small (bool): Not used.
     """
-
-    def rows(facts: Mapping) -> Iterator[dict]:
-        for name, fact in facts.items():
-            if '\n' not in (text := str(fact).strip()):
-                yield {'part': name, 'note': _line(text)}
-
-    yield from rows(environment(settings))
+    yield {'part': 'device', 'note': environment(settings)['device']}
     tf32 = torch.backends.cudnn.allow_tf32
-    yield from rows({'TF32 in float32 convolutions': tf32})
-    yield from rows(collect_env())
+    yield {'part': 'TF32 in float32 convolutions', 'note': str(tf32)}
+    for name, fact in collect_env().items():
+        if '\n' not in fact.strip():
+            yield {'part': name, 'note': _line(fact)}
 
 
 @dataclass(frozen=True)
@@ -369,7 +371,7 @@ def run_section(command: Sequence[str], seconds: float, log: Path) -> dict:
             start_new_session=True,
         )
         try:
-            status = process.wait(max(seconds, 0))
+            status = process.wait(seconds)
             problem = f'Ended with status {status}.' if status else None
         except subprocess.TimeoutExpired:
             problem = f'Stopped after {seconds:.0f} s.'
@@ -411,7 +413,7 @@ def write_report(
     end = time.monotonic() + total
     results: dict[str, dict] = {}
     for title, (command, seconds) in commands.items():
-        left = min(seconds, end - time.monotonic())
+        left = max(0, min(seconds, end - time.monotonic()))
         results[title] = run_section(command, left, out / 'gpu_report.log')
         text = json.dumps(results, indent=1)
         (out / 'gpu_report.json').write_text(text + '\n')
@@ -425,4 +427,5 @@ def _text(item: tuple[str, dict]) -> str:
     texts = [f'## {title}', table(result['rows'], COLUMNS)]
     if result['problem']:
         texts.append(f'**{result["problem"]}**')
-    return '\n\n'.join([*texts, f'{result["seconds"]:.0f} s.'])
+    texts.append(f'Took {result["seconds"]:.0f} s.')
+    return '\n\n'.join(texts)

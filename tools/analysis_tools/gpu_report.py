@@ -34,12 +34,17 @@ ROOT = Path(__file__).resolve().parents[2]
 INTRODUCTION = """\
 # GPU report
 
-{kind}Random data and weights; forward and backward. bf16 is autocast. float32
-leaves PyTorch's own switches as they are. *Captured* is the replay of a CUDA
-graph. Memory is the peak of one run above what was allocated before; of a
-captured one, of the capture. *Waits of the host* are the host-device
-synchronisations of one run. {reference} mmdet needs operators of mmcv, which
-may be missing: of RetinaNet the necks are measured, not the whole step."""
+{kind}
+
+- Forward and backward of random data and weights, without the optimizer.
+- bf16 is autocast. float32 leaves PyTorch's own switches as they are.
+- *Captured* is the replay of a CUDA graph.
+- Peak memory is that of one run above what was allocated before. For a
+  captured run it is that of the capture.
+- *Waits of the host* are the host-device synchronisations of one run.
+- {reference}
+- Of RetinaNet the necks are measured, not the whole step: mmdet needs mmcv's
+  compiled operators."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,13 +100,13 @@ def main() -> None:
     if args.reference:
         command += ['--reference', str(args.reference)]
     introduction = INTRODUCTION.format(
-        kind='Dry run with small sizes: no figure means anything. '
+        kind='A dry run with small sizes, whose figures mean nothing:'
         if args.small
-        else '',
+        else 'What was measured:',
         reference='*Released* is the DiffKD module of '
         'hunto/image_classification_sota.'
         if args.reference
-        else 'The released module was not there to compare with.',
+        else 'The released DiffKD module was not given.',
     )
     commands = {
         title: (

@@ -39,7 +39,7 @@ prepare() {
         mkdir -p "$folder/$RELEASED"
         cp "$checkout/$RELEASED"/*.py "$folder/$RELEASED"
     fi
-    size=$(du --summarize --block-size 1M "$folder" | cut -f 1)
+    size=$(du --summarize --apparent-size --block-size 1M "$folder" | cut -f 1)
     echo "$folder: $size MiB"
     if ((size >= MIB)); then
         echo "That is not below $MIB MiB. Empty $folder and call again."
