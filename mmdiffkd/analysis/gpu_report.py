@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,6 +175,7 @@ def attempt(make: Callable[[], Part], form: str, settings: Settings) -> dict:
         if not all(gradient.isfinite().all() for gradient in gradients):
             row['note'] += ' Gradients are not finite.'
     except Exception as error:
+        traceback.print_exc()
         return {'note': reason(error)}
     return row
 
@@ -190,27 +192,24 @@ def _smaller(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def neck_rows(
-    shapes: Sequence[tuple],
-    arguments: Mapping,
-    settings: Settings,
-    small: bool,
+    shapes: Sequence[tuple], options: Mapping, settings: Settings, small: bool
 ) -> Iterator[dict]:
     """Forward and backward of DiffKD's necks, ours and the released module.
 
     Args:
         shapes (Sequence[tuple]): A neck's student and teacher tensor each.
-        arguments (Mapping): Of the necks.
+        options (Mapping): Arguments of the necks.
         settings (Settings): How. Without ``reference`` ours alone is measured.
         small (bool): Take small shapes, of two necks at most.
     """
     if small:
         shapes = [_smaller(shape) for shape in shapes[:2]]
-    if small and 'latent_channels' in arguments:
-        arguments = {'latent_channels': 32}
+    if small and 'latent_channels' in options:
+        options = {'latent_channels': 32}
 
     def make(owner: str, chosen: Settings) -> Part:
         torch.compiler.reset()
-        necks = [DiffKDNeck(s[1], s[1], **arguments) for s in shapes]
+        necks = [DiffKDNeck(s[1], s[1], **options) for s in shapes]
         necks = [neck.to(settings.device) for neck in necks]
         students, teachers = (
             [torch.randn(shape, device=settings.device) for shape in shapes]
@@ -271,14 +270,8 @@ def test_rows(settings: Settings, small: bool) -> Iterator[dict]:
     with TemporaryDirectory() as folder:
         report = Path(folder, 'tests.xml')
         command = [sys.executable, '-m', 'pytest', '-m', 'gpu', '--tb=short']
-        command += [
-            '--continue-on-collection-errors',
-            '-p',
-            'no:cacheprovider',
-        ]
-        subprocess.run(
-            [*command, f'--junitxml={report}', *files[: 1 if small else None]]
-        )
+        command += ['--continue-on-collection-errors', f'--junitxml={report}']
+        subprocess.run([*command, *files[: 1 if small else None]])
         cases = list(ElementTree.parse(report).iter('testcase'))
     outcomes = Counter(
         (child.tag, _why(child))
@@ -312,33 +305,19 @@ def machine_rows(settings: Settings, small: bool) -> Iterator[dict]:
             yield {'part': name, 'note': _line(fact)}
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of the report.
-
-    Attributes:
-        seconds (float): Its time limit.
-        rows (Callable): Yields its rows; takes settings, and whether sizes
-            are small.
-    """
-
-    seconds: float
-    rows: Callable[[Settings, bool], Iterator[dict]]
-
-
-# The first of CASES is the first of LEVELS.
+# By title: a time limit in seconds, and what yields the rows, of settings and
+# whether sizes are small. The first of CASES is the first of LEVELS.
 SECTIONS = {
-    'Machine': Section(25, machine_rows),
-    'Tests marked gpu': Section(70, test_rows),
-    'Step of ResNet-34 and ResNet-18, batch 256': Section(130, step_rows),
-    'Necks of RetinaNet, 800 x 1344, batch 2': Section(
-        95, partial(neck_rows, LEVELS, {})
+    'Machine': (25, machine_rows),
+    'Tests marked gpu': (70, test_rows),
+    'Step of ResNet-34 and ResNet-18, batch 256': (130, step_rows),
+    'Necks of RetinaNet, 800 x 1344, batch 2': (
+        95,
+        partial(neck_rows, LEVELS, {}),
     ),
 } | {
-    f'Neck, {name}, {list(shape)}': Section(
-        70, partial(neck_rows, [shape], arguments)
-    )
-    for name, (shape, arguments) in list(CASES.items())[1:]
+    f'Neck, {name}, {list(shape)}': (70, partial(neck_rows, [shape], options))
+    for name, (shape, options) in list(CASES.items())[1:]
 }
 
 
@@ -346,9 +325,10 @@ def write_rows(
     title: str, file: Path, settings: Settings, small: bool
 ) -> None:
     """Append the rows of a section to a file, as lines of JSON."""
+    _, rows = SECTIONS[title]
     torch.manual_seed(0)
     with file.open('a', buffering=1) as lines:
-        for row in SECTIONS[title].rows(settings, small):
+        for row in rows(settings, small):
             lines.write(json.dumps(row) + '\n')
 
 
@@ -360,7 +340,10 @@ def run_section(command: Sequence[str], seconds: float, log: Path) -> dict:
         wrong, or None.
     """
     start = time.monotonic()
-    with TemporaryDirectory() as folder, log.open('a+') as output:
+    with (
+        TemporaryDirectory() as folder,
+        log.open('a+', errors='replace') as output,
+    ):
         begin = output.seek(0, os.SEEK_END)
         file = Path(folder, 'rows')
         file.touch()
