@@ -49,6 +49,9 @@ setup(
             '.mim/configs/**/*.md',
             '.mim/tools/**/*.py',
             '.mim/tools/**/*.sh',
+            'analysis/report/*.html',
+            'analysis/report/*.css',
+            'analysis/report/*.js',
         ]
     },
     install_requires=requirements('runtime'),

@@ -36,7 +36,7 @@ def read_scalars(path: str | Path) -> tuple[list[dict], list[dict]]:
         path (str | Path): A ``scalars.json`` (one JSON object a line), or a
             work directory; then every ``*/vis_data/scalars.json`` in it is
             read in order of time, since a resumed run leaves several. Where
-            two runs logged the same step, the later one holds.
+            two runs logged a value at the same step, the later one holds.
 
     Returns:
         tuple[list[dict], list[dict]]: The lines of training and those of
@@ -57,8 +57,10 @@ def read_scalars(path: str | Path) -> tuple[list[dict], list[dict]]:
         )
     train, val = {}, {}
     for line in _lines(files):
-        # Only training lines carry the iteration beside the step.
-        (train if 'iter' in line else val)[line['step']] = line
+        # Only training lines carry the iteration beside the step. Several
+        # lines of a step, as of several teachers at step 0, are one.
+        lines = train if 'iter' in line else val
+        lines.setdefault(line['step'], {}).update(line)
     return tuple([by[step] for step in sorted(by)] for by in (train, val))
 
 

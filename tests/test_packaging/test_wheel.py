@@ -63,6 +63,10 @@ def test_configs_and_tools_are_in_the_wheel(wheel):
     expected = shipped('configs', '.py', '.yml', '.md')
     expected |= shipped('tools', '.py', '.sh')
     expected.add('mmdiffkd/.mim/model-index.yml')
+    expected |= {
+        f'mmdiffkd/analysis/report/{name}'
+        for name in ('template.html', 'page.css', 'page.js')
+    }
     assert 'mmdiffkd/.mim/tools/train.py' in expected
     assert expected - names == set()
     assert {n.split('/')[0] for n in names if 'dist-info' not in n} == {

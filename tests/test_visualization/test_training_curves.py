@@ -45,6 +45,16 @@ def test_read_scalars_of_a_resumed_run(tmp_path):
     assert val == []
 
 
+def test_read_scalars_of_several_teachers(tmp_path):
+    first, second = {'teachers.a/mIoU': 1.0}, {'teachers.b/mIoU': 2.0}
+    write_scalars(
+        tmp_path / '20260101_000000',
+        [{**line, 'step': 0} for line in (first, second)],
+    )
+    _, val = read_scalars(tmp_path)
+    assert val == [{**first, **second, 'step': 0}]
+
+
 @pytest.mark.parametrize('name', ['', 'vis_data/scalars.json'])
 def test_read_scalars_without_a_log(tmp_path, name):
     with pytest.raises(FileNotFoundError, match='work directory'):

@@ -1,0 +1,170 @@
+"""From work directories to the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdiffkd.safety.atomic_files import atomic_write
+from mmdiffkd.utils import is_distiller
+from mmdiffkd.utils.collect_env import collect_env
+
+from ..macs import get_costs, readable
+from .curves import curves_of
+from .page import render
+from .run import FinishedRun, labels_of, progress, read_run
+from .settings import differences, distillation_lines
+
+#: The page is named so, in the first work directory.
+NAME = 'report.html'
+#: What a page may weigh, in bytes.
+LIMIT = 10_000_000
+
+
+def write_report(
+    folders: Sequence[Path], out: Path | None = None, force: bool = False
+) -> Path:
+    """Write what is known of runs as one page that opens offline.
+
+    What is missing of a run is said on the page.
+
+    Args:
+        folders (Sequence[Path]): Their work directories.
+        out (Path, optional): The file. Defaults to None: ``report.html`` in
+            the first work directory.
+        force (bool): Whether a file that exists is replaced. Defaults to
+            False.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileExistsError: If there is such a file.
+        FileNotFoundError: If a folder holds no run.
+        ValueError: If a folder is given twice.
+    """
+    folders = [Path(folder) for folder in folders]
+    out = folders[0] / NAME if out is None else Path(out)
+    if out.exists() and not (force and out.is_file()):
+        cure = '' if out.is_dir() else ', or replace it by --force'
+        raise FileExistsError(
+            f'{str(out)!r} is there already. Give another file by --out{cure}.'
+        )
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(
+            f'{", ".join(map(str, folders))}: a work directory is named '
+            'twice. Name each run once.'
+        )
+    runs = [
+        read_run(folder, label)
+        for folder, label in zip(folders, labels_of(folders))
+    ]
+    page = render(
+        runs=[_summary(run) for run in runs],
+        results=_results(runs),
+        groups=curves_of(runs),
+        costs=[_costs(run) for run in runs],
+        differences=_differences(runs),
+        environment=collect_env(),
+    )
+    content = page.encode()
+    if len(content) > LIMIT:
+        raise ValueError(
+            f'the page of {len(runs)} runs would have {len(content):,} bytes, '
+            f'and {LIMIT:,} is the most. Name fewer runs.'
+        )
+    with atomic_write(out) as file:
+        file.write(content)
+    return out
+
+
+def _summary(run: FinishedRun) -> dict:
+    """A run as the page shows it."""
+    reached, length, unit = progress(run)
+    times = sorted(line['time'] for line in run.train if 'time' in line)
+    model = (run.config or {}).get('model') or {}
+    return dict(
+        label=run.label,
+        folder=str(run.folder),
+        missing=run.missing,
+        progress=f'{unit} {reached}' + (f' of {length}' if length else ''),
+        checkpoint=run.checkpoint.name if run.checkpoint else '',
+        seconds=f'{times[len(times) // 2]:.3f} s' if times else '',
+        entries=_entries(model) if is_distiller(model) else [],
+        is_plain=bool(model) and not is_distiller(model),
+        lines=[] if run.config is None else distillation_lines(run.config),
+        config=run.config_text,
+        environment=run.environment,
+    )
+
+
+def _entries(model: dict) -> list[str]:
+    """The entries of a distiller, a line each."""
+    entries = model['distill']
+    if not isinstance(entries, dict) or isinstance(entries.get('preset'), str):
+        return [f'the preset {entries!r}']
+    lines = []
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            continue
+        parts = [
+            part if isinstance(part, str) else part.get('type')
+            for part in (entry.get('neck'), entry.get('loss'))
+            if isinstance(part, str | dict)
+        ]
+        at = entry.get('at') or entry.get('student_at')
+        lines.append(f'{name}: {" and ".join(map(str, parts))} at {at}')
+    return lines
+
+
+def _results(runs: Sequence[FinishedRun]) -> list[dict]:
+    """The last logged value of each metric, of runs and their teachers."""
+    rows: dict[str, list[str]] = {}
+    for index, run in enumerate(runs):
+        for line in run.val:
+            for key, value in line.items():
+                if key in ('step', 'time', 'data_time'):
+                    continue
+                cells = rows.setdefault(key, [''] * len(runs))
+                if isinstance(value, int | float):
+                    cells[index] = f'{value:.4g}'
+    return [dict(key=key, cells=cells) for key, cells in sorted(rows.items())]
+
+
+def _differences(runs: Sequence[FinishedRun]) -> dict:
+    """The settings in which the runs differ, of those with a config."""
+    known = [run for run in runs if run.config is not None]
+    if len(known) < 2:
+        return dict(labels=[], rows={})
+    rows = differences([run.config for run in known])
+    return dict(labels=[run.label for run in known], rows=rows)
+
+
+def _costs(run: FinishedRun) -> dict:
+    """What a run's networks cost as rows, or why nobody can tell."""
+    if run.config is None:
+        return dict(label=run.label, reason='there is no config', rows=[])
+    try:
+        costs = get_costs(run.config)
+    except Exception as error:
+        # Whatever a network of the user's raises: the page is worth having.
+        reason = f'{type(error).__name__}: {error}'
+        return dict(label=run.label, reason=reason, rows=[])
+    parts = {'deployed': costs['deployed']}
+    for name, cost in costs.get('teachers', {}).items():
+        parts[f'teacher {name}' if name != 'teacher' else name] = cost
+    for name, cost in costs.get('entries', {}).items():
+        parts[f'necks of {name}'] = cost
+    height, width = costs['shape']
+    return dict(
+        label=run.label,
+        reason='',
+        image=f'{height} x {width}',
+        ratio=costs.get('step_ratio'),
+        rows=[
+            dict(
+                part=part,
+                parameters=readable(cost['parameters']),
+                macs=readable(cost['macs']),
+            )
+            for part, cost in parts.items()
+        ],
+    )

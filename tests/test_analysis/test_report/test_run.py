@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+from report_runs import LINES, distilled, write_run
+
+from mmdiffkd.analysis.report.run import labels_of, progress, read_run
+
+
+def test_a_whole_run(tmp_path):
+    config = distilled(tmp_path)
+    run = read_run(write_run(tmp_path / 'run', config=config), 'run')
+    assert run.missing == []
+    assert [line['loss'] for line in run.train] == [2.0, 1.5, 1.25, 1.0]
+    assert run.config.to_dict() == config.to_dict()
+    # The folder was moved after the checkpoint was written.
+    assert run.checkpoint == tmp_path / 'run/epoch_2.pth'
+    assert run.environment.splitlines()[2] == '    PyTorch: 2.11.0'
+    assert progress(run) == (2, 2, 'epoch')
+
+
+def test_what_is_missing_is_said(tmp_path):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    torch.save({}, folder / 'epoch_1.pth')
+    assert read_run(folder, 'run').missing == [
+        'There are no logged values: no */vis_data/scalars.json.',
+        'There is no config.',
+        'The log does not say on which machine it ran.',
+    ]
+
+
+def test_an_interrupted_run(tmp_path):
+    folder = write_run(
+        tmp_path / 'run',
+        LINES[:4],
+        distilled(tmp_path, train_cfg=dict(max_epochs=7)),
+        checkpoint=None,
+    )
+    # A file that was being written when the run was killed.
+    (folder / 'epoch_1.pth').write_bytes(b'PK')
+    run = read_run(folder, 'run')
+    assert run.checkpoint is None
+    assert run.missing == [
+        'There is no complete checkpoint.',
+        'The run is not finished: epoch 1 of 7 is the last that left a trace.',
+    ]
+
+
+def test_a_run_counted_in_iterations(tmp_path):
+    loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8)
+    config = distilled(tmp_path, train_cfg=loop)
+    folder = write_run(tmp_path / 'run', config=config, checkpoint=None)
+    assert progress(read_run(folder, 'run')) == (8, 8, 'iteration')
+
+
+def test_a_config_that_is_code_is_not_run(tmp_path):
+    folder = write_run(tmp_path / 'run')
+    config = folder / '20260101_000000/vis_data/config.py'
+    config.write_text(f'open({str(tmp_path / "ran")!r}, "w")\n')
+    run = read_run(folder, 'run')
+    assert run.config is None
+    assert run.missing[0].startswith('The config cannot be read: ')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_the_config_beside_the_logs_is_not_the_plain_recipe(tmp_path):
+    folder = write_run(tmp_path / 'run')
+    (folder / 'student.py').write_text('a = 1\n')
+    (folder / 'zebra.py').write_text('a = 2\n')
+    assert read_run(folder, 'run').config.a == 2
+
+
+@pytest.mark.parametrize('name', ['', 'nowhere'])
+def test_no_run(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match='work directory of a run'):
+        read_run(tmp_path / name, 'run')
+
+
+@pytest.mark.parametrize(
+    'folders, labels',
+    [
+        (['a/b/run'], ['run']),
+        (['a/x/seed_0', 'a/y/seed_0'], ['x', 'y']),
+        (['a/x', 'a/x/seed_0'], ['x', 'x/seed_0']),
+        (['a/x/1', 'a/x/2', 'a/y/1'], ['x/1', 'x/2', 'y/1']),
+    ],
+)
+def test_labels(folders, labels):
+    assert labels_of(list(map(Path, folders))) == labels
