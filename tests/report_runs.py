@@ -6,6 +6,10 @@ from pathlib import Path
 import tiny_recipes
 import torch
 from mmengine.config import Config
+from torch import nn
+
+from mmdiffkd.analysis.report.run import FinishedRun, read_run
+from mmdiffkd.models.distillers.teacher import build_from_config
 
 ENVIRONMENT = """
 2026/01/01 00:00:00 - mmengine - INFO -
@@ -73,3 +77,30 @@ def write_run(
 def distilled(root: Path, **changes) -> Config:
     """The recipe of a tiny distiller on generated images."""
     return tiny_recipes.distill_recipe(root, **changes)
+
+
+def run_with_weights(
+    root: Path, config: Config, name: str = 'run'
+) -> tuple[FinishedRun, nn.Module]:
+    """A run whose checkpoint has random weights, and so has its teacher."""
+    folder = write_run(root / name, config=config)
+    torch.manual_seed(0)
+    model = build_from_config(config)
+    model.init_weights()
+    states = {True: {}, False: {}}
+    for key, value in model.state_dict().items():
+        states[key.startswith('distill.')][key] = value
+    torch.save(
+        dict(state_dict=states[False], distill_state_dict=states[True]),
+        folder / 'epoch_2.pth',
+    )
+    return read_run(folder, name), model
+
+
+def with_teacher(root: Path, config: Config) -> Config:
+    """The config with a checkpoint of its teacher."""
+    teacher = build_from_config(config).teacher.network
+    teacher.init_weights()
+    torch.save(dict(state_dict=teacher.state_dict()), root / 'teacher.pth')
+    config.model.teacher.checkpoint = str(root / 'teacher.pth')
+    return config

@@ -29,27 +29,60 @@
     });
   }
 
+  const common = () => ({
+    margin: { l: 44, r: 8, t: 8, b: 36 },
+    paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)',
+    font: { color: colour('--text'), size: 11 },
+    showlegend: false,
+    hovermode: 'closest',
+    hoverlabel: { namelength: -1 },
+  });
+
   function layout(plot) {
     const axis = { gridcolor: colour('--line'), zeroline: false, automargin: true };
     const log = plot.key.includes('loss') && logarithmic.checked;
     return {
-      margin: { l: 44, r: 8, t: 8, b: 36 },
-      paper_bgcolor: 'rgba(0,0,0,0)',
-      plot_bgcolor: 'rgba(0,0,0,0)',
-      font: { color: colour('--text'), size: 11 },
-      showlegend: false,
-      hovermode: 'closest',
-      hoverlabel: { namelength: -1 },
+      ...common(),
       xaxis: { ...axis, title: { text: plot.unit, standoff: 4 } },
       yaxis: { ...axis, type: log ? 'log' : 'linear' },
     };
   }
 
-  const options = { responsive: true, displaylogo: false };
+  // Names of classes may be long, alike, or numbers: the axes have indices.
+  function confusion(plot) {
+    const places = plot.labels.map((_, index) => index);
+    const names = plot.labels.map(escaped);
+    const short = plot.labels.map((name) => escaped(name.length > 14 ? `${name.slice(0, 12)}...` : name));
+    const trace = {
+      type: 'heatmap',
+      x: places,
+      y: places,
+      z: plot.shares,
+      customdata: plot.counts.map((row, i) => row.map((n, j) => [n, names[i], names[j]])),
+      hovertemplate:
+        '%{customdata[1]} taken for %{customdata[2]}: %{customdata[0]} (%{z:.1f} %)<extra></extra>',
+      colorscale: 'Viridis',
+      zmin: 0,
+      zmax: 100,
+      showscale: false,
+    };
+    const axis = {
+      tickvals: places, ticktext: short, automargin: true, showgrid: false, zeroline: false,
+    };
+    return [
+      [trace],
+      { ...common(), xaxis: axis, yaxis: { ...axis, autorange: 'reversed' } },
+    ];
+  }
+
+  const options = { responsive: true, displayModeBar: false };
 
   function draw(place) {
     const plot = data.plots[place.dataset.plot];
-    Plotly.react(place, traces(plot), layout(plot), options);
+    const [shown, arranged] =
+      plot.kind === 'confusion' ? confusion(plot) : [traces(plot), layout(plot)];
+    Plotly.react(place, shown, arranged, options);
     drawn.add(place);
   }
 
@@ -87,6 +120,21 @@
   if (logarithmic) logarithmic.addEventListener('change', drawAgain);
   for (const details of document.querySelectorAll('details')) {
     details.addEventListener('toggle', () => drawInside(details));
+  }
+
+  // A click on a heading sorts by it, another one the other way round.
+  for (const heading of document.querySelectorAll('.sortable thead th')) {
+    heading.addEventListener('click', () => {
+      const body = heading.closest('table').tBodies[0];
+      const column = heading.cellIndex;
+      const down = heading.dataset.down !== 'true';
+      heading.dataset.down = down;
+      const key = (row) => row.cells[column].textContent;
+      const compare = (a, b) =>
+        column === 0 ? key(a).localeCompare(key(b)) : (Number(key(a)) || 0) - (Number(key(b)) || 0);
+      const rows = [...body.rows].sort((a, b) => (down ? compare(a, b) : compare(b, a)));
+      body.append(...rows);
+    });
   }
 
   // On paper everything is open and light; afterwards it is as before.

@@ -22,12 +22,15 @@ COLOURS = PALETTE[:6]
 _DASHES = ('solid', 'dot', 'dashdot')
 
 
-def render(runs: list[dict], groups: list[dict], **content) -> str:
+def render(
+    runs: list[dict], groups: list[dict], looks: list[dict], **content
+) -> str:
     """Fill the template.
 
     Args:
         runs (list[dict]): The runs, see ``report.py``.
         groups (list[dict]): What :func:`~.curves.curves_of` gives.
+        looks (list[dict]): What the networks do, see ``report.py``.
         **content: What else the template names.
 
     Returns:
@@ -45,17 +48,22 @@ def render(runs: list[dict], groups: list[dict], **content) -> str:
     for index, run in enumerate(runs):
         run['colour'] = COLOURS[index % len(COLOURS)]
         run['dash'] = _DASHES[index // len(COLOURS) % len(_DASHES)]
+    plots = [plot for group in groups for plot in group['plots']]
+    plots += [plot for look in looks for plot in look.get('confusions', ())]
+    for index, plot in enumerate(plots):
+        plot['index'] = index
     scripts = [get_plotlyjs(), _text('page.js')]
     data = dict(
         runs=[
             {key: run[key] for key in ('label', 'colour', 'dash')}
             for run in runs
         ],
-        plots=[plot for group in groups for plot in group['plots']],
+        plots=plots,
     )
     return environment.get_template('template.html').render(
         runs=runs,
         groups=groups,
+        looks=looks,
         data=data,
         scripts=[Markup(script) for script in scripts],
         hashes=[_hash(script) for script in scripts],

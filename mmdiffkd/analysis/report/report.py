@@ -8,7 +8,9 @@ from mmdiffkd.utils import is_distiller
 from mmdiffkd.utils.collect_env import collect_env
 
 from ..macs import get_costs, readable
+from .by_class import confusion_plots, means_of, rows_of
 from .curves import curves_of
+from .networks import look
 from .page import render
 from .run import FinishedRun, labels_of, progress, read_run
 from .settings import differences, distillation_lines
@@ -20,7 +22,11 @@ LIMIT = 10_000_000
 
 
 def write_report(
-    folders: Sequence[Path], out: Path | None = None, force: bool = False
+    folders: Sequence[Path],
+    out: Path | None = None,
+    split: str = 'test',
+    images: int = 2000,
+    force: bool = False,
 ) -> Path:
     """Write what is known of runs as one page that opens offline.
 
@@ -30,6 +36,10 @@ def write_report(
         folders (Sequence[Path]): Their work directories.
         out (Path, optional): The file. Defaults to None: ``report.html`` in
             the first work directory.
+        split (str): The data that the networks see: ``'val'`` or
+            ``'test'``. Defaults to ``'test'``.
+        images (int): The most images of it that are taken, spread over the
+            data; 0 builds no network for them. Defaults to 2000.
         force (bool): Whether a file that exists is replaced. Defaults to
             False.
 
@@ -61,6 +71,7 @@ def write_report(
         runs=[_summary(run) for run in runs],
         results=_results(runs),
         groups=curves_of(runs),
+        looks=[_look(run, split, images) for run in runs] if images else [],
         costs=[_costs(run) for run in runs],
         differences=_differences(runs),
         environment=collect_env(),
@@ -136,6 +147,28 @@ def _differences(runs: Sequence[FinishedRun]) -> dict:
         return dict(labels=[], rows={})
     rows = differences([run.config for run in known])
     return dict(labels=[run.label for run in known], rows=rows)
+
+
+def _look(run: FinishedRun, split: str, images: int) -> dict:
+    """What the networks of a run do, or why nobody can tell."""
+    found = dict(label=run.label, reason='')
+    if run.config is None or run.checkpoint is None:
+        return {**found, 'reason': 'there is no config or no checkpoint.'}
+    try:
+        seen = look(run, split, images)
+    except Exception as error:
+        # Whatever data or networks of the user's raise.
+        return {**found, 'reason': f'{type(error).__name__}: {error}'}
+    scores = seen.pop('scores')
+    confusions = seen.pop('confusions')
+    return {
+        **found,
+        **seen,
+        'networks': list(scores),
+        'rows': rows_of(seen['classes'], scores),
+        'means': means_of(scores),
+        'confusions': confusion_plots(seen['classes'], confusions),
+    }
 
 
 def _costs(run: FinishedRun) -> dict:

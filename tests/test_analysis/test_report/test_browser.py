@@ -4,7 +4,13 @@ import shutil
 from base64 import b64decode
 
 import pytest
-from report_runs import LINES, distilled, write_run
+from report_runs import (
+    LINES,
+    distilled,
+    run_with_weights,
+    with_teacher,
+    write_run,
+)
 
 from mmdiffkd.analysis.report import write_report
 
@@ -33,10 +39,15 @@ def browser():
 def page(tmp_path_factory):
     """The page of a distilled run and of one without a config."""
     root = tmp_path_factory.mktemp('page')
-    first = write_run(root / MARKUP.replace('/', ''), config=distilled(root))
+    config = with_teacher(root, distilled(root))
+    classes = dict(classes=[MARKUP, '第二'])
+    config.val_dataloader.dataset.metainfo = classes
+    first, _ = run_with_weights(root, config, MARKUP.replace('/', ''))
     lines = [{**line, MARKUP: 0.5} for line in LINES[:4]]
     second = write_run(root / 'zweiter Lauf 蒸馏', lines, checkpoint=None)
-    return write_report([first, second], root / 'page.html')
+    return write_report(
+        [first.folder, second], root / 'page.html', split='val'
+    )
 
 
 def look(browser, page, width=1280, theme='light'):
@@ -103,8 +114,43 @@ def test_it_shows_what_was_logged(browser, page):
     assert (second['x'], second['y']) == ([2, 4], [2.0, 1.5])
     teacher, own, *_ = plotted(browser, 'accuracy/top1')
     assert (teacher['y'], own['y']) == ([90.0, 90.0], [40.0, 62.5])
-    cells = browser.find_elements('css selector', '#results td')
-    assert [cell.text for cell in cells[:2]] == ['62.5', '40']
+    rows = browser.find_elements('css selector', '#results tbody tr')
+    assert 'accuracy/top1 62.5 40' in [row.text for row in rows]
+
+
+def test_it_shows_what_the_networks_do(browser, page):
+    look(browser, page)
+    student, teacher = (
+        browser.execute_script(
+            """
+            const figures = [...document.querySelectorAll('.squares figure')];
+            return figures[arguments[0]].querySelector('.plot').data[0].z;
+            """,
+            index,
+        )
+        for index in (0, 1)
+    )
+    for network, shares in enumerate((student, teacher)):
+        # By class, in the order of the confusion.
+        cells = {
+            row.find_element('css selector', 'th').text: row.find_elements(
+                'css selector', 'td'
+            )[network].text
+            for row in browser.find_elements(
+                'css selector', '#classes tbody tr'
+            )
+        }
+        diagonal = [f'{shares[i][i]:.1f}' for i in range(2)]
+        assert [cells[MARKUP], cells['第二']] == diagonal
+    assert browser.find_elements('css selector', '.panel img')
+    # A click sorts by name, another one the other way round.
+    heading = browser.find_element('css selector', '.sortable th')
+    first = '#classes tbody th'
+    orders = []
+    for _ in range(2):
+        heading.click()
+        orders.append(browser.find_element('css selector', first).text)
+    assert set(orders) == {MARKUP, '第二'}
 
 
 def test_clicking_through_it(browser, page):
@@ -140,7 +186,14 @@ def test_clicking_through_it(browser, page):
 def test_texts_of_a_run_are_no_markup(browser, page):
     look(browser, page)
     assert browser.execute_script('return window.injected') is None
-    assert not browser.find_elements('css selector', 'main b, main img')
+    assert not browser.find_elements(
+        'css selector', 'h3 b, table b, table img'
+    )
+    names = [
+        each.get_attribute('textContent')
+        for each in browser.find_elements('css selector', '#classes tbody th')
+    ]
+    assert set(names) == {MARKUP, '第二'}
     assert MARKUP in [
         each.get_attribute('textContent')
         for each in browser.find_elements('css selector', 'figcaption')

@@ -1,0 +1,121 @@
+"""Pictures of predictions, as data URIs."""
+
+import base64
+import colorsys
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from mmdiffkd.visualization import image_of
+
+#: The longest side of a picture in pixels.
+LONGEST = 320
+
+
+def as_uri(picture: np.ndarray | Image.Image) -> str:
+    """A picture, uint8 RGB, as a data URI."""
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(np.ascontiguousarray(picture))
+    file = io.BytesIO()
+    # Small pictures have few colours, or are looked at pixel by pixel.
+    small = max(picture.size) < LONGEST
+    kind = 'PNG' if small or picture.width > 2 * LONGEST else 'JPEG'
+    picture.save(file, kind, quality=85, optimize=True)
+    text = base64.b64encode(file.getvalue()).decode()
+    return f'data:image/{kind.lower()};base64,{text}'
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """A colour for a class; neighbours differ."""
+    hue = index * 0.618 % 1
+    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.85, 0.95))
+
+
+def draw(
+    package: str,
+    dataset: object,
+    classes: Sequence[str],
+    index: int,
+    answers: Mapping[str, object],
+) -> dict:
+    """An image, and what the annotation and the networks say of it.
+
+    Args:
+        package (str): The package of the recipe.
+        dataset (Dataset): The data.
+        classes (Sequence[str]): The names of the classes.
+        index (int): The image.
+        answers (Mapping[str, object]): Predictions as the score of the task
+            gives them, by who says so.
+
+    Returns:
+        dict: ``index``, ``pictures`` (a list of ``caption`` and
+        ``picture``), ``answers`` (a list of ``who`` and ``text``) and
+        ``legend`` (a list of ``name`` and ``colour``).
+    """
+    if package == 'mmpretrain':
+        shown = _fit(Image.fromarray(image_of(dataset[index]).copy()))
+        return dict(
+            index=index,
+            pictures=[dict(caption='', picture=as_uri(shown))],
+            answers=[
+                dict(who=who, text=classes[label])
+                for who, label in answers.items()
+            ],
+            legend=[],
+        )
+    if package == 'mmdet':
+        info = dataset.get_data_info(index)
+        image = Image.open(info['img_path']).convert('RGB')
+        drawn = {who: _boxes(image, *a) for who, a in answers.items()}
+        seen = {int(i) for _, labels in answers.values() for i in labels}
+    else:
+        image = Image.fromarray(image_of(dataset[index]).copy())
+        drawn = {who: _labels(image, a) for who, a in answers.items()}
+        seen = {int(i) for a in answers.values() for i in a.unique()}
+    return dict(
+        index=index,
+        pictures=[
+            dict(caption=who, picture=as_uri(picture))
+            for who, picture in drawn.items()
+        ],
+        answers=[],
+        legend=[
+            dict(name=classes[i], colour='#' + bytes(colour_of(i)).hex())
+            for i in sorted(seen)
+            if i < len(classes)
+        ],
+    )
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    scale = LONGEST / max(image.size)
+    if scale >= 1:
+        return image
+    return image.resize([max(1, round(side * scale)) for side in image.size])
+
+
+def _boxes(image: Image.Image, boxes: Tensor, labels: Tensor) -> Image.Image:
+    scale = min(LONGEST / max(image.size), 1)
+    shown = _fit(image).copy()
+    pen = ImageDraw.Draw(shown)
+    for box, label in zip(boxes.tolist(), labels.tolist()):
+        corners = [value * scale for value in box]
+        # A box may be turned inside out by a network.
+        x, y = sorted(corners[::2]), sorted(corners[1::2])
+        pen.rectangle(
+            (x[0], y[0], x[1], y[1]), outline=colour_of(label), width=2
+        )
+    return shown
+
+
+def _labels(image: Image.Image, labels: Tensor) -> Image.Image:
+    labels = labels.numpy()
+    tints = np.zeros((*labels.shape, 3), np.uint8)
+    for label in np.unique(labels):
+        tints[labels == label] = colour_of(int(label))
+    image = image.resize(labels.shape[::-1])
+    return _fit(Image.blend(image, Image.fromarray(tints), 0.55))
