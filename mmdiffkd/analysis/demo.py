@@ -31,6 +31,7 @@ from mmdiffkd.visualization import (
 
 from .comparison import METRICS, in_per_cent
 from .macs import get_costs, readable
+from .report import write_report
 from .tables import aligned
 from .training import TOOLS, Run, evaluate, run_child, train
 
@@ -347,6 +348,21 @@ def draw_all(task: Task) -> tuple[dict[str, Path], dict]:
     return drawn, costs
 
 
+def write_page(task: Task) -> Path:
+    """Write the report of the three trainings."""
+    folder = task.work_dir
+    with (
+        (folder / 'report.log').open('w') as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        return write_report(
+            [folder / name for name in TITLES],
+            folder / 'report.html',
+            force=True,
+        )
+
+
 def count_costs(task: Task) -> dict[str, dict]:
     """What the networks of a task cost, by the name of the run."""
     settings = {name: task.run(name).settings for name in TITLES}
@@ -374,8 +390,9 @@ def run_demo(task: Task) -> None:
         title = TITLES.get(name, 'start of both students')
         with stage(f'{title}: {config}', seconds):
             results[name] = train_and_test(task, name)
-    with stage('costs and pictures', pictures):
+    with stage('costs, pictures and report', pictures):
         drawn, costs = draw_all(task)
+        drawn['report'] = write_page(task)
     everything = {
         name: {
             'config': task.configs[name],

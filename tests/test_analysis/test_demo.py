@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import report_runs
 
 from mmdiffkd.analysis.demo import (
     DISTILLED,
@@ -11,6 +12,7 @@ from mmdiffkd.analysis.demo import (
     count_costs,
     report_epochs,
     table,
+    write_page,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,20 @@ def test_both_students_go_on_from_one_start(monkeypatch, tmp_path):
     assert distiller.teacher.checkpoint == 'teacher.pth'
     # The start has a seed of its own, so no seed of a comparison repeats it.
     assert task.run(START).settings.randomness.seed == 1000
+
+
+def test_the_page_is_about_all_three_runs(monkeypatch, tmp_path):
+    task = TASKS['seg']
+    monkeypatch.chdir(tmp_path)
+    for name in (TEACHER, STUDENT, DISTILLED):
+        report_runs.write_run(task.work_dir / name)
+    for _ in range(2):
+        # The page of an earlier demo is replaced.
+        path = write_page(task)
+    assert path == task.work_dir / 'report.html'
+    page = path.read_text()
+    for name in (TEACHER, STUDENT, DISTILLED):
+        assert f'<p class="path">{task.work_dir / name}</p>' in page
 
 
 @pytest.mark.parametrize(

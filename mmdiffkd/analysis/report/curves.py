@@ -9,6 +9,7 @@ from .run import FinishedRun
 MOST_POINTS = 1000
 #: What is logged of a step beside its losses.
 _SPEED = ('time', 'data_time')
+_UNITS = {'time': 's', 'data_time': 's', 'memory': 'MB'}
 
 
 def curves_of(runs: Sequence[FinishedRun]) -> list[dict]:
@@ -19,7 +20,8 @@ def curves_of(runs: Sequence[FinishedRun]) -> list[dict]:
 
     Returns:
         list[dict]: Groups with ``title`` and ``plots``. A plot has ``key``
-        (the logged name), ``unit`` of the x-axis, and ``curves``: ``run``
+        (the logged name), ``unit`` of the x-axis, ``measure``, the unit of
+        the y-axis (empty if it has none), and ``curves``: ``run``
         (an index), ``teacher`` (a name, None for the run's own), ``x``,
         ``y`` (None for what is not finite), ``every`` (1 unless the curve
         was thinned) and ``lost``, how many values are not finite.
@@ -28,7 +30,8 @@ def curves_of(runs: Sequence[FinishedRun]) -> list[dict]:
 
     def add(group: str, key: str, unit: str, curve: dict) -> None:
         plot = plots.setdefault(
-            (group, key, unit), dict(key=key, unit=unit, curves=[])
+            (group, key, unit),
+            dict(key=key, unit=unit, measure=_measure(key), curves=[]),
         )
         plot['curves'].append(curve)
 
@@ -80,6 +83,14 @@ def _group(key: str) -> str:
     if key.startswith('distill.'):
         return 'distill' if 'loss' in key else 'figures'
     return 'task' if 'loss' in key else 'speed'
+
+
+def _measure(key: str) -> str:
+    """The unit of a logged value, of those that have one."""
+    first, _, last = key.replace(': ', '/').partition('/')
+    if first in ('accuracy', 'mIoU', 'mAcc', 'aAcc', 'mDice'):
+        return '%'
+    return _UNITS.get(last or first, '')
 
 
 def _values(lines: Sequence[dict]) -> dict[str, list[tuple[int, float]]]:

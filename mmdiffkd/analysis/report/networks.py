@@ -1,7 +1,6 @@
 """What the networks of a run do with images: scores, features, pictures."""
 
 import copy
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
 from mmdiffkd.engine.teacher_evaluation import count_classes, why_not_evaluated
-from mmdiffkd.models.distillers import Distiller, Entry, FrozenTeacher
-from mmdiffkd.models.distillers.forward import has_modes
-from mmdiffkd.models.distillers.taps import Taps
+from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.models.distillers.teacher import build_from_config
 from mmdiffkd.utils import (
     class_names,
@@ -27,8 +24,7 @@ from mmdiffkd.utils.data_root import check_data_root
 from mmdiffkd.utils.randomness import isolated_randomness
 from mmdiffkd.visualization import denoising_panel, image_of
 
-from ..representations import pool
-from ..similarity import LinearCKA
+from .alignment import Alignment
 from .pictures import as_uri, draw
 from .run import FinishedRun
 from .scores import score_for
@@ -79,10 +75,11 @@ def look(run: FinishedRun, split: str, images: int) -> dict:
 
     Returns:
         dict: ``images`` and ``of``, how many were taken of how many;
-        ``classes``; ``figure``, what is measured of a class; ``scores`` and
-        ``confusions`` (by the name of the network, the student's first);
-        ``unscored`` (teacher to reason); ``cka``, one dict a level;
-        ``unaligned`` (entry to reason); ``panels`` and ``disagreements``,
+        ``split``; ``classes``; ``figure``, what is measured of a class;
+        ``scores``, ``overall`` and ``confusions``, see :mod:`~.scores` (by
+        the name of the network, the student's first); ``unscored`` (teacher
+        to reason); ``taps``, ``stages`` and ``left_out``, see
+        :class:`~.alignment.Alignment`; ``panels`` and ``disagreements``,
         pictures as data URIs.
 
     Raises:
@@ -117,8 +114,19 @@ def look(run: FinishedRun, split: str, images: int) -> dict:
                 n: score.add(index, info, samples[n])
                 for n, score in scores.items()
             }
-            truth = scores['student'].truth(info, samples['student'])
-            kept += _disagreements(scores['student'], index, truth, found)
+            score = scores['student']
+            truth = score.truth(info, samples['student'])
+            student, *teachers = found.values()
+            amount = max(
+                (
+                    score.disagreement(truth, student, each)
+                    for each in teachers
+                ),
+                default=0,
+            )
+            if amount:
+                answers = {'ground truth': truth, **found}
+                kept.append((amount, index, answers))
         # Stable, so that of equal ones the first stay.
         kept = sorted(kept, key=lambda each: -each[0])[:PICTURED]
     return dict(
@@ -128,161 +136,64 @@ def look(run: FinishedRun, split: str, images: int) -> dict:
         classes=classes,
         figure=scores['student'].figure,
         scores={n: score.values() for n, score in scores.items()},
+        overall={n: score.overall() for n, score in scores.items()},
         confusions={
-            n: score.confusion.tolist()
+            n: score.confusion
             for n, score in scores.items()
-            if score.confusion is not None
+            if score.confusion
         },
         unscored=networks.unscored,
-        cka=networks.cka(),
-        unaligned=networks.unaligned,
+        taps=networks.alignment.at_taps(),
+        stages=networks.alignment.over_stages(),
+        left_out=networks.alignment.left_out,
         panels=_panels(model, dataset),
         disagreements=[
-            draw(package, dataset, classes, index, {'truth': truth, **found})
-            for _, index, truth, found in kept
+            draw(package, dataset, classes, index, answers)
+            for _, index, answers in kept
         ],
     )
 
 
-def _disagreements(score, index, truth, found: Mapping) -> list[tuple]:
-    """An image with the largest disagreement with a teacher, if any."""
-    student = found['student']
-    amounts = [
-        score.disagreement(truth, student, theirs)
-        for name, theirs in found.items()
-        if name != 'student'
-    ]
-    amount = max(amounts, default=0)
-    return [(amount, index, truth, dict(found))] if amount else []
-
-
 class _Networks:
-    """The student and the teachers of a model, and what their taps yield."""
+    """The student and the teachers of a model."""
 
     def __init__(self, model: nn.Module, metainfo: object) -> None:
-        self.model = model
         distills = isinstance(model, Distiller)
+        self.model = model
         self.student = model.student if distills else model
-        teachers: dict[str, FrozenTeacher] = (
-            {t.label: t for t in model.teachers.values()} if distills else {}
-        )
-        reasons = {
-            label: 'its weights are random.'
-            if teacher.is_random
-            else why_not_evaluated(teacher, self.student, metainfo)
-            for label, teacher in teachers.items()
-        }
-        self.unscored = {n: why for n, why in reasons.items() if why}
-        self.scored = ['student']
-        self.scored += [n for n in teachers if n not in self.unscored]
-        self.teachers = teachers
-        self.unaligned: dict[str, str] = {}
-        self.entries: dict[str, tuple[Entry, str]] = {}
-        for name, entry in (model.distill if distills else {}).items():
-            labels = [model.teachers[each].label for each in entry.teachers]
-            reason = self._why_not_aligned(entry, labels)
-            if reason is None:
-                self.entries[name] = entry, labels[0]
-            else:
-                self.unaligned[name] = reason
-        self.taps = {
-            label: Taps(
-                self._network(label),
-                dict.fromkeys(
-                    tap
-                    for entry, theirs in self.entries.values()
-                    for tap in (
-                        entry.student_at
-                        if label == 'student'
-                        else entry.teacher_at
-                    )
-                    if label in ('student', theirs)
-                ),
-                label,
+        teachers = dict(model.teachers.items()) if distills else {}
+        self.networks = {'student': self.student}
+        #: Why a teacher is not evaluated.
+        self.unscored: dict[str, str] = {}
+        for teacher in teachers.values():
+            self.networks[teacher.label] = teacher.network
+            reason = (
+                'its weights are random.'
+                if teacher.is_random
+                else why_not_evaluated(teacher, self.student, metainfo)
             )
-            for label in ('student', *teachers)
-        }
-        self.alignments = {
-            name: [LinearCKA() for _ in entry.levels]
-            for name, (entry, _) in self.entries.items()
-        }
-
-    def _network(self, label: str) -> nn.Module:
-        if label == 'student':
-            return self.student
-        return self.teachers[label].network
-
-    def _why_not_aligned(
-        self, entry: Entry, labels: Sequence[str]
-    ) -> str | None:
-        if len(labels) > 1:
-            return 'it compares the mean of several teachers.'
-        teacher = self.teachers[labels[0]]
-        if teacher.input_size is not None or not has_modes(teacher.network):
-            return (
-                'its teacher has an `input_size` or is no model of an '
-                'OpenMMLab config.'
-            )
-        if entry.box_heads is not None:
-            return 'it compares boxes, which the two networks choose.'
-        return None
+            if reason:
+                self.unscored[teacher.label] = reason
+        self.scored = [n for n in self.networks if n not in self.unscored]
+        entries = dict(model.distill.items()) if distills else {}
+        self.alignment = Alignment(self.student, teachers, entries)
 
     def __call__(self, batch: dict) -> dict[str, list]:
         """The predictions for a batch, by network."""
         outputs, images = {}, {}
-        for label, taps in self.taps.items():
-            if label not in self.scored and not taps.taps:
+        for label, network in self.networks.items():
+            scored = label in self.scored
+            if not scored and not self.alignment.reads(label):
                 continue
-            network = self._network(label)
             owner = self.model if label == 'student' else network
             data = owner.data_preprocessor(copy.deepcopy(batch), False)
             images[label] = data['inputs'].shape[-2:]
-            scored = label in self.scored
-            with taps.record():
+            with self.alignment.record(label):
                 found = owner(**data, mode='predict' if scored else 'tensor')
             if scored:
                 outputs[label] = found
-        for name, (entry, teacher) in self.entries.items():
-            sides = [
-                [t for tap in at for t in self.taps[label].read(tap)]
-                for label, at in (
-                    ('student', entry.student_at),
-                    (teacher, entry.teacher_at),
-                )
-            ]
-            for level, alignment, *pair in zip(
-                entry.levels, self.alignments[name], *sides, strict=True
-            ):
-                alignment.update(
-                    *(
-                        pool(
-                            level.layouts[side].arrange(tensor, images[label])
-                        )
-                        for side, (label, tensor) in enumerate(
-                            zip(('student', teacher), pair)
-                        )
-                    )
-                )
-        for taps in self.taps.values():
-            taps.clear()
+        self.alignment.update(images)
         return outputs
-
-    def cka(self) -> list[dict]:
-        """The alignment at each level of each entry."""
-        rows = []
-        for name, (entry, _) in self.entries.items():
-            for level, alignment in zip(entry.levels, self.alignments[name]):
-                value = alignment.compute()
-                rows.append(
-                    dict(
-                        entry=name,
-                        student=level.names[0],
-                        teacher=level.names[1],
-                        # A constant feature has no alignment.
-                        value=None if value != value else value,
-                    )
-                )
-        return rows
 
 
 def _classes(dataset: object, student: nn.Module) -> list[str]:

@@ -45,34 +45,46 @@
     return {
       ...common(),
       xaxis: { ...axis, title: { text: plot.unit, standoff: 4 } },
-      yaxis: { ...axis, type: log ? 'log' : 'linear' },
+      yaxis: { ...axis, type: log ? 'log' : 'linear', title: { text: plot.measure, standoff: 4 } },
     };
   }
 
-  // Names of classes may be long, alike, or numbers: the axes have indices.
-  function confusion(plot) {
-    const places = plot.labels.map((_, index) => index);
-    const names = plot.labels.map(escaped);
-    const short = plot.labels.map((name) => escaped(name.length > 14 ? `${name.slice(0, 12)}...` : name));
+  // Names may be long, alike, or numbers: the axes have indices.
+  function heatmap(plot) {
+    const short = (name) => escaped(name.length > 18 ? `${name.slice(0, 16)}...` : name);
+    const axis = (names, title) => ({
+      title: { text: escaped(title), standoff: 6 },
+      tickvals: names.map((_, index) => index),
+      ticktext: names.map(short),
+      automargin: true,
+      showgrid: false,
+      zeroline: false,
+    });
     const trace = {
       type: 'heatmap',
-      x: places,
-      y: places,
-      z: plot.shares,
-      customdata: plot.counts.map((row, i) => row.map((n, j) => [n, names[i], names[j]])),
+      z: plot.values,
+      customdata: plot.rows.map((row, i) =>
+        plot.columns.map((column, j) => [escaped(row), escaped(column), plot.texts[i][j]]),
+      ),
       hovertemplate:
-        '%{customdata[1]} taken for %{customdata[2]}: %{customdata[0]} (%{z:.1f} %)<extra></extra>',
+        `${escaped(plot.titles[1])} %{customdata[0]}, ${escaped(plot.titles[0])} %{customdata[1]}: ` +
+        '%{customdata[2]}<extra></extra>',
+      texttemplate: plot.columns.length > 12 ? '' : plot.largest > 1 ? '%{z:.0f}' : '%{z:.2f}',
+      textfont: { color: '#fff', shadow: '0 0 3px #000, 0 0 3px #000' },
       colorscale: 'Viridis',
       zmin: 0,
-      zmax: 100,
+      zmax: plot.largest,
       showscale: false,
-    };
-    const axis = {
-      tickvals: places, ticktext: short, automargin: true, showgrid: false, zeroline: false,
+      xgap: 1,
+      ygap: 1,
     };
     return [
       [trace],
-      { ...common(), xaxis: axis, yaxis: { ...axis, autorange: 'reversed' } },
+      {
+        ...common(),
+        xaxis: axis(plot.columns, plot.titles[0]),
+        yaxis: { ...axis(plot.rows, plot.titles[1]), autorange: 'reversed' },
+      },
     ];
   }
 
@@ -81,7 +93,7 @@
   function draw(place) {
     const plot = data.plots[place.dataset.plot];
     const [shown, arranged] =
-      plot.kind === 'confusion' ? confusion(plot) : [traces(plot), layout(plot)];
+      plot.kind === 'heatmap' ? heatmap(plot) : [traces(plot), layout(plot)];
     Plotly.react(place, shown, arranged, options);
     drawn.add(place);
   }
@@ -130,8 +142,10 @@
       const down = heading.dataset.down !== 'true';
       heading.dataset.down = down;
       const key = (row) => row.cells[column].textContent;
+      // What is missing comes last or first, never between.
+      const figure = (text) => (text === '' ? -1e9 : Number(text));
       const compare = (a, b) =>
-        column === 0 ? key(a).localeCompare(key(b)) : (Number(key(a)) || 0) - (Number(key(b)) || 0);
+        column === 0 ? key(a).localeCompare(key(b)) : figure(key(a)) - figure(key(b));
       const rows = [...body.rows].sort((a, b) => (down ? compare(a, b) : compare(b, a)));
       body.append(...rows);
     });

@@ -23,14 +23,25 @@ _DASHES = ('solid', 'dot', 'dashdot')
 
 
 def render(
-    runs: list[dict], groups: list[dict], looks: list[dict], **content
+    runs: list[dict],
+    groups: list[dict],
+    looks: list[dict],
+    tables: list[dict],
+    **content,
 ) -> str:
     """Fill the template.
+
+    A heat map is a dict of ``kind='heatmap'``, ``key`` (what stands above
+    it), ``titles`` of the columns and of the rows, their names ``columns``
+    and ``rows``, ``values`` row by row, ``texts`` that say the same, and
+    ``largest``, the value of the brightest colour; 0 has the darkest.
 
     Args:
         runs (list[dict]): The runs, see ``report.py``.
         groups (list[dict]): What :func:`~.curves.curves_of` gives.
-        looks (list[dict]): What the networks do, see ``report.py``.
+        looks (list[dict]): What :func:`~.networks.look` gives, with the
+            ``label`` of the run; or ``reason``, why there is nothing.
+        tables (list[dict]): What :func:`~.by_class.tables_of` gives.
         **content: What else the template names.
 
     Returns:
@@ -49,7 +60,8 @@ def render(
         run['colour'] = COLOURS[index % len(COLOURS)]
         run['dash'] = _DASHES[index // len(COLOURS) % len(_DASHES)]
     plots = [plot for group in groups for plot in group['plots']]
-    plots += [plot for look in looks for plot in look.get('confusions', ())]
+    plots += [plot for table in tables for plot in table['confusions']]
+    plots += [plot for look in looks for plot in look.get('stages', ())]
     for index, plot in enumerate(plots):
         plot['index'] = index
     scripts = [get_plotlyjs(), _text('page.js')]
@@ -64,6 +76,7 @@ def render(
         runs=runs,
         groups=groups,
         looks=looks,
+        tables=tables,
         data=data,
         scripts=[Markup(script) for script in scripts],
         hashes=[_hash(script) for script in scripts],

@@ -4,6 +4,7 @@ import base64
 import colorsys
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -52,43 +53,49 @@ def draw(
             gives them, by who says so.
 
     Returns:
-        dict: ``index``, ``pictures`` (a list of ``caption`` and
+        dict: ``name`` of the image; ``pictures`` (a list of ``caption`` and
         ``picture``), ``answers`` (a list of ``who`` and ``text``) and
         ``legend`` (a list of ``name`` and ``colour``).
     """
+    info = dataset.get_data_info(index)
+    path = info.get('img_path')
+    drawn = dict(
+        name=Path(path).name if path else f'image {index}',
+        answers=[],
+    )
     if package == 'mmpretrain':
-        shown = _fit(Image.fromarray(image_of(dataset[index]).copy()))
-        return dict(
-            index=index,
-            pictures=[dict(caption='', picture=as_uri(shown))],
-            answers=[
-                dict(who=who, text=classes[label])
-                for who, label in answers.items()
-            ],
-            legend=[],
-        )
-    if package == 'mmdet':
-        info = dataset.get_data_info(index)
-        image = Image.open(info['img_path']).convert('RGB')
-        drawn = {who: _boxes(image, *a) for who, a in answers.items()}
+        pictures = {'': _fit(Image.fromarray(image_of(dataset[index]).copy()))}
+        drawn['answers'] = [
+            dict(who=who, text=_class_text(classes, answer))
+            for who, answer in answers.items()
+        ]
+        seen = set()
+    elif package == 'mmdet':
+        image = Image.open(path).convert('RGB')
+        pictures = {who: _boxes(image, *a) for who, a in answers.items()}
         seen = {int(i) for _, labels in answers.values() for i in labels}
     else:
         image = Image.fromarray(image_of(dataset[index]).copy())
-        drawn = {who: _labels(image, a) for who, a in answers.items()}
+        pictures = {who: _labels(image, a) for who, a in answers.items()}
         seen = {int(i) for a in answers.values() for i in a.unique()}
-    return dict(
-        index=index,
-        pictures=[
-            dict(caption=who, picture=as_uri(picture))
-            for who, picture in drawn.items()
-        ],
-        answers=[],
-        legend=[
-            dict(name=classes[i], colour='#' + bytes(colour_of(i)).hex())
-            for i in sorted(seen)
-            if i < len(classes)
-        ],
-    )
+    drawn['pictures'] = [
+        dict(caption=who, picture=as_uri(picture))
+        for who, picture in pictures.items()
+    ]
+    drawn['legend'] = [
+        dict(name=classes[i], colour='#' + bytes(colour_of(i)).hex())
+        for i in sorted(seen)
+        if i < len(classes)
+    ]
+    return drawn
+
+
+def _class_text(classes: Sequence[str], answer: int | Tensor) -> str:
+    """The annotated class, or the predicted one with its score."""
+    if isinstance(answer, int):
+        return classes[answer]
+    score, label = answer.max(dim=0)
+    return f'{classes[label]} ({100 * score:.0f} %)'
 
 
 def _fit(image: Image.Image) -> Image.Image:

@@ -7,8 +7,8 @@ from mmdiffkd.safety.atomic_files import atomic_write
 from mmdiffkd.utils import is_distiller
 from mmdiffkd.utils.collect_env import collect_env
 
-from ..macs import get_costs, readable
-from .by_class import confusion_plots, means_of, rows_of
+from .by_class import tables_of
+from .costs import costs_of_runs
 from .curves import curves_of
 from .networks import look
 from .page import render
@@ -67,14 +67,16 @@ def write_report(
         read_run(folder, label)
         for folder, label in zip(folders, labels_of(folders))
     ]
+    looks = [_look(run, split, images) for run in runs] if images else []
     page = render(
         runs=[_summary(run) for run in runs],
         results=_results(runs),
         groups=curves_of(runs),
-        looks=[_look(run, split, images) for run in runs] if images else [],
-        costs=[_costs(run) for run in runs],
+        looks=looks,
+        tables=tables_of([look for look in looks if not look['reason']]),
+        costs=costs_of_runs(runs),
         differences=_differences(runs),
-        environment=collect_env(),
+        environments=_environments(runs),
     )
     content = page.encode()
     if len(content) > LIMIT:
@@ -90,7 +92,6 @@ def write_report(
 def _summary(run: FinishedRun) -> dict:
     """A run as the page shows it."""
     reached, length, unit = progress(run)
-    times = sorted(line['time'] for line in run.train if 'time' in line)
     model = (run.config or {}).get('model') or {}
     return dict(
         label=run.label,
@@ -98,12 +99,10 @@ def _summary(run: FinishedRun) -> dict:
         missing=run.missing,
         progress=f'{unit} {reached}' + (f' of {length}' if length else ''),
         checkpoint=run.checkpoint.name if run.checkpoint else '',
-        seconds=f'{times[len(times) // 2]:.3f} s' if times else '',
         entries=_entries(model) if is_distiller(model) else [],
         is_plain=bool(model) and not is_distiller(model),
         lines=[] if run.config is None else distillation_lines(run.config),
         config=run.config_text,
-        environment=run.environment,
     )
 
 
@@ -151,53 +150,26 @@ def _differences(runs: Sequence[FinishedRun]) -> dict:
 
 def _look(run: FinishedRun, split: str, images: int) -> dict:
     """What the networks of a run do, or why nobody can tell."""
-    found = dict(label=run.label, reason='')
+    reason, found = '', {}
     if run.config is None or run.checkpoint is None:
-        return {**found, 'reason': 'there is no config or no checkpoint.'}
-    try:
-        seen = look(run, split, images)
-    except Exception as error:
-        # Whatever data or networks of the user's raise.
-        return {**found, 'reason': f'{type(error).__name__}: {error}'}
-    scores = seen.pop('scores')
-    confusions = seen.pop('confusions')
+        reason = 'there is no config or no checkpoint.'
+    else:
+        try:
+            found = look(run, split, images)
+        except Exception as error:
+            # Whatever data or networks of the user's raise.
+            reason = f'{type(error).__name__}: {error}'
+    return dict(label=run.label, reason=reason, **found)
+
+
+def _environments(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """Where the runs were trained and the page was written."""
+    labels: dict[str, list[str]] = {}
+    for run in runs:
+        if run.environment:
+            labels.setdefault(run.environment, []).append(run.label)
+    here = '\n'.join(f'{k}: {v}' for k, v in collect_env().items())
     return {
-        **found,
-        **seen,
-        'networks': list(scores),
-        'rows': rows_of(seen['classes'], scores),
-        'means': means_of(scores),
-        'confusions': confusion_plots(seen['classes'], confusions),
-    }
-
-
-def _costs(run: FinishedRun) -> dict:
-    """What a run's networks cost as rows, or why nobody can tell."""
-    if run.config is None:
-        return dict(label=run.label, reason='there is no config', rows=[])
-    try:
-        costs = get_costs(run.config)
-    except Exception as error:
-        # Whatever a network of the user's raises: the page is worth having.
-        reason = f'{type(error).__name__}: {error}'
-        return dict(label=run.label, reason=reason, rows=[])
-    parts = {'deployed': costs['deployed']}
-    for name, cost in costs.get('teachers', {}).items():
-        parts[f'teacher {name}' if name != 'teacher' else name] = cost
-    for name, cost in costs.get('entries', {}).items():
-        parts[f'necks of {name}'] = cost
-    height, width = costs['shape']
-    return dict(
-        label=run.label,
-        reason='',
-        image=f'{height} x {width}',
-        ratio=costs.get('step_ratio'),
-        rows=[
-            dict(
-                part=part,
-                parameters=readable(cost['parameters']),
-                macs=readable(cost['macs']),
-            )
-            for part, cost in parts.items()
-        ],
-    )
+        f'Where it was trained: {", ".join(names)}': text
+        for text, names in labels.items()
+    } | {'Where this page was written': here}

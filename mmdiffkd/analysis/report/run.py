@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from mmdiffkd.safety.atomic_files import is_complete, newest_complete
 from mmdiffkd.utils import parse_config
@@ -46,7 +47,10 @@ class FinishedRun:
 
 
 def read_run(folder: Path, label: str) -> FinishedRun:
-    """Read a work directory. Nothing in it is run.
+    """Read a work directory.
+
+    Nothing in it is run. What ``custom_imports`` of its config names is
+    imported, as in training.
 
     Args:
         folder (Path): The work directory.
@@ -84,6 +88,8 @@ def read_run(folder: Path, label: str) -> FinishedRun:
             config = parse_config(text)
         except ValueError as error:
             missing.append(f'The config cannot be read: {error}.')
+        else:
+            missing += _import_modules(config)
     if checkpoint is None:
         missing.append('There is no complete checkpoint.')
     run = FinishedRun(
@@ -144,6 +150,22 @@ def _config_text(folder: Path) -> str:
         path for path in folder.glob('*.py') if path.name != _PLAIN_RECIPE
     )
     return dumps[0].read_text(errors='replace') if dumps else ''
+
+
+def _import_modules(config: Config) -> list[str]:
+    """Import what the config names; gives a sentence if that fails."""
+    imports = config.get('custom_imports')
+    try:
+        if imports:
+            import_modules_from_strings(**imports)
+    except Exception as error:
+        # Whatever a module of the user's raises.
+        return [
+            '`custom_imports` of the config cannot be imported, and what they '
+            f'register is not found ({type(error).__name__}: {error}). Put '
+            'their folder into PYTHONPATH.'
+        ]
+    return []
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -7,6 +7,7 @@ networks disagree about an image.
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -44,15 +45,15 @@ class _Score:
 
     Attributes:
         figure (str): What it measures of a class.
-        confusion (Tensor or None): How often class j was predicted for
-            class i, (classes, classes); None if the task has none.
+        confusion (Counter): How often a pair of classes, what it is and what
+            was predicted, was found; empty if the task has none.
     """
 
     figure = ''
-    confusion: Tensor | None = None
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = list(classes)
+        self.confusion: Counter[tuple[int, int]] = Counter()
 
     def add(
         self, index: int, info: Mapping, sample: BaseDataElement
@@ -73,6 +74,10 @@ class _Score:
         """The figure of each class in per cent; None without any object."""
         raise NotImplementedError
 
+    def overall(self) -> float | None:
+        """The figure of all images together, where it is no mean of these."""
+        return None
+
     @staticmethod
     def disagreement(truth: object, student: object, teacher: object) -> float:
         """How much two predictions differ; 0 if they do not."""
@@ -84,15 +89,13 @@ class Accuracy(_Score):
 
     figure = 'accuracy'
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(classes)
-        self.confusion = _empty(classes)
-
-    def add(self, index: int, info: Mapping, sample: BaseDataElement) -> int:
-        """Count an image."""
-        predicted = int(sample.pred_score.argmax())
-        self.confusion[self.truth(info, sample), predicted] += 1
-        return predicted
+    def add(
+        self, index: int, info: Mapping, sample: BaseDataElement
+    ) -> Tensor:
+        """Count an image; gives the scores of its classes (classes,)."""
+        scores = sample.pred_score.cpu()
+        self.confusion[self.truth(info, sample), int(scores.argmax())] += 1
+        return scores
 
     @staticmethod
     def truth(info: Mapping, sample: BaseDataElement) -> int:
@@ -107,12 +110,25 @@ class Accuracy(_Score):
 
     def values(self) -> list[float | None]:
         """The accuracy of each class in per cent."""
-        return _shares(self.confusion.diag(), self.confusion.sum(dim=1))
+        hit, truth, _ = _sums(self.confusion)
+        return [_share(hit[i], truth[i]) for i in range(len(self.classes))]
+
+    def overall(self) -> float | None:
+        """The share of all images that are classified well, in per cent."""
+        hit, _, _ = _sums(self.confusion)
+        return _share(hit.total(), self.confusion.total())
 
     @staticmethod
-    def disagreement(truth: int, student: int, teacher: int) -> float:
-        """2 if the teacher alone is right, 1 if they differ otherwise."""
-        return (student != teacher) * (1.0 + (teacher == truth))
+    def disagreement(truth: int, student: Tensor, teacher: Tensor) -> float:
+        """How far apart the scores are where they name another class.
+
+        It is the total variation distance, and 1 more where the teacher
+        alone is right.
+        """
+        if student.argmax() == teacher.argmax():
+            return 0.0
+        right = float(teacher.argmax() == truth)
+        return right + (student - teacher).abs().sum().item() / 2
 
 
 class Overlap(_Score):
@@ -120,22 +136,17 @@ class Overlap(_Score):
 
     figure = 'IoU'
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(classes)
-        self.confusion = _empty(classes)
-
     def add(
         self, index: int, info: Mapping, sample: BaseDataElement
     ) -> Tensor:
-        """Count the pixels of an image."""
+        """Count the pixels of an image; gives the label map (H, W)."""
         predicted = sample.pred_sem_seg.data.squeeze(0).cpu().long()
         truth, count = self.truth(info, sample), len(self.classes)
         # What is no class is not to be counted, as IoUMetric does it.
         counted = truth < count
         pairs = truth[counted] * count + predicted[counted]
-        self.confusion += torch.bincount(pairs, minlength=count**2).view(
-            count, count
-        )
+        for pair, number in zip(*pairs.unique(return_counts=True)):
+            self.confusion[divmod(int(pair), count)] += int(number)
         return predicted.to(torch.int16)
 
     @staticmethod
@@ -145,9 +156,11 @@ class Overlap(_Score):
 
     def values(self) -> list[float | None]:
         """The IoU of each class in per cent."""
-        hit = self.confusion.diag()
-        both = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - hit
-        return _shares(hit, both)
+        hit, truth, predicted = _sums(self.confusion)
+        return [
+            _share(hit[i], truth[i] + predicted[i] - hit[i])
+            for i in range(len(self.classes))
+        ]
 
     @staticmethod
     def disagreement(truth: Tensor, student: Tensor, teacher: Tensor) -> float:
@@ -229,12 +242,16 @@ def _alone(some: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> int:
     return len(boxes) - int(same.any(dim=1).sum())
 
 
-def _empty(classes: Sequence[str]) -> Tensor:
-    return torch.zeros(len(classes), len(classes), dtype=torch.int64)
+def _sums(confusion: Counter) -> tuple[Counter, Counter, Counter]:
+    """By class: what was found, what is there, what was predicted."""
+    hit, truth, predicted = Counter(), Counter(), Counter()
+    for (there, found), count in confusion.items():
+        hit[there] += count * (there == found)
+        truth[there] += count
+        predicted[found] += count
+    return hit, truth, predicted
 
 
-def _shares(hit: Tensor, total: Tensor) -> list[float | None]:
-    return [
-        100 * h / t if t else None
-        for h, t in zip(hit.tolist(), total.tolist())
-    ]
+def _share(part: int, whole: int) -> float | None:
+    """In per cent; None of nothing."""
+    return 100 * part / whole if whole else None

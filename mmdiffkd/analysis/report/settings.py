@@ -39,6 +39,14 @@ def settings_of(config: Mapping, prefix: str = '') -> dict[str, str]:
     return settings
 
 
+def _without_leftovers(config: Config) -> Config:
+    """A copy without what is no setting of the recipe."""
+    config = copy.deepcopy(config)
+    for key in (*_UNREAD, *_OF_A_START):
+        config.pop(key, None)
+    return config
+
+
 def distillation_lines(config: Config) -> list[tuple[str, str, str]]:
     """What a distiller's config adds to the plain recipe, and changes in it.
 
@@ -54,14 +62,11 @@ def distillation_lines(config: Config) -> list[tuple[str, str, str]]:
     """
     if not is_distiller(config.get('model') or {}):
         return []
-    config = copy.deepcopy(config)
-    plain = plain_recipe(config)
+    plain = _without_leftovers(plain_recipe(copy.deepcopy(config)))
+    config = _without_leftovers(config)
     if 'data_preprocessor' not in config.model.student:
         plain.model.pop('data_preprocessor', None)
     plain.model = dict(student=plain.model)
-    for each in (config, plain):
-        for key in (*_UNREAD, *_OF_A_START):
-            each.pop(key, None)
     before, after = settings_of(plain), settings_of(config)
     lines = []
     for key in [*after, *(key for key in before if key not in after)]:
@@ -78,6 +83,8 @@ def differences(
 ) -> dict[str, list[str | None]]:
     """The settings in which runs differ.
 
+    A plain model stands beside the students of distillers.
+
     Args:
         configs (Sequence[Config]): Their configs.
 
@@ -85,11 +92,14 @@ def differences(
         dict[str, list[str | None]]: Dotted key to the value in each, None
         where it is not set.
     """
+    configs = [_without_leftovers(config) for config in configs]
+    if any(is_distiller(config.get('model') or {}) for config in configs):
+        for config in configs:
+            if not is_distiller(config.get('model') or {}):
+                config.model = dict(student=config.get('model'))
     each = [settings_of(config) for config in configs]
     keys = dict.fromkeys(key for settings in each for key in settings)
     rows = {key: [settings.get(key) for settings in each] for key in keys}
     return {
-        key: values
-        for key, values in rows.items()
-        if len(set(values)) > 1 and key.partition('.')[0] not in _OF_A_START
+        key: values for key, values in rows.items() if len(set(values)) > 1
     }

@@ -4,6 +4,7 @@ import shutil
 from base64 import b64decode
 
 import pytest
+import torch
 from report_runs import (
     LINES,
     distilled,
@@ -19,8 +20,10 @@ CHROMIUM, DRIVER = map(shutil.which, ('chromium', 'chromedriver'))
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason='needs chromium and chromedriver'
 )
-#: A name of a run and of an entry's key that would like to be markup.
-MARKUP = '<b>b</b><img src=x onerror=injected=1>&amp;'
+#: A name that would like to be markup, and to end a script.
+MARKUP = '<b>b</b></script><script>injected=1</script><img src=x onerror=injected=1>&amp;'  # noqa: E501
+#: The same as a name of a file, which has no slash.
+FILE = MARKUP.replace('/', '') + ' 图'
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +38,13 @@ def browser():
         yield driver
 
 
+def predict_always(checkpoint, label):
+    states = torch.load(checkpoint)
+    bias = states['state_dict']['head.fc.bias']
+    bias.fill_(-99)[label] = 99
+    torch.save(states, checkpoint)
+
+
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
     """The page of a distilled run and of one without a config."""
@@ -42,7 +52,12 @@ def page(tmp_path_factory):
     config = with_teacher(root, distilled(root))
     classes = dict(classes=[MARKUP, '第二'])
     config.val_dataloader.dataset.metainfo = classes
-    first, _ = run_with_weights(root, config, MARKUP.replace('/', ''))
+    for number, image in enumerate(sorted((root / 'data/val').rglob('*.*'))):
+        image.rename(image.with_name(f'{FILE}{number}{image.suffix}'))
+    first, _ = run_with_weights(root, config, FILE)
+    # The student takes all for the first class, the teacher for the second.
+    predict_always(first.checkpoint, 0)
+    predict_always(root / 'teacher.pth', 1)
     lines = [{**line, MARKUP: 0.5} for line in LINES[:4]]
     second = write_run(root / 'zweiter Lauf 蒸馏', lines, checkpoint=None)
     return write_report(
@@ -130,6 +145,8 @@ def test_it_shows_what_the_networks_do(browser, page):
         )
         for index in (0, 1)
     )
+    assert student == [[100, 0], [100, 0]]
+    assert teacher == [[0, 100], [0, 100]]
     for network, shares in enumerate((student, teacher)):
         # By class, in the order of the confusion.
         cells = {
@@ -143,6 +160,18 @@ def test_it_shows_what_the_networks_do(browser, page):
         diagonal = [f'{shares[i][i]:.1f}' for i in range(2)]
         assert [cells[MARKUP], cells['第二']] == diagonal
     assert browser.find_elements('css selector', '.panel img')
+    # The stages of either, and CKA of each pair.
+    stages = browser.execute_script(
+        """
+        const { z } = document.querySelector('#features .plot').data[0];
+        return z.map((row) => row.length);
+        """
+    )
+    assert stages == [3, 3, 3]
+    pictured = browser.find_elements('css selector', '#disagreements .image')
+    assert len(pictured) == 6
+    assert all(each.text.startswith(FILE) for each in pictured)
+    assert 'student: ' + MARKUP + ' (100 %)' in pictured[0].text
     # A click sorts by name, another one the other way round.
     heading = browser.find_element('css selector', '.sortable th')
     first = '#classes tbody th'

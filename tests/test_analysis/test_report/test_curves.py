@@ -40,6 +40,7 @@ def test_every_logged_value_has_a_plot(plots_of):
     assert plots['Losses', 'loss'] == dict(
         key='loss',
         unit='iteration',
+        measure='',
         curves=[
             dict(
                 run=0,
@@ -51,6 +52,14 @@ def test_every_logged_value_has_a_plot(plots_of):
             )
         ],
     )
+
+
+def test_units(plots_of):
+    plots = plots_of(LINES, [{'aAcc': 1.0, 'coco/bbox_mAP': 0.5, 'step': 1}])
+    measures = {key: plot['measure'] for (_, key), plot in plots.items()}
+    units = {'accuracy/top1': '%', 'aAcc': '%', 'coco/bbox_mAP': '', 'lr': ''}
+    units |= {'time': 's', 'validation: time': 's'}
+    assert units.items() <= measures.items()
 
 
 def test_the_teacher_is_a_line_in_the_plot_of_the_metric(plots_of):

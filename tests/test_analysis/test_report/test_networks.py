@@ -22,13 +22,18 @@ def test_a_classifier(tmp_path):
     accuracy = runner.val()['accuracy/top1']
     first, second = seen['scores']['student']
     assert (first + second) / 2 == pytest.approx(accuracy)
-    assert [sum(row) for row in seen['confusions']['teacher']] == [4, 4]
-    (level,) = seen['cka']
+    confusion = seen['confusions']['teacher']
+    assert sum(n for (truth, _), n in confusion.items() if truth == 0) == 4
+    assert seen['overall']['student'] == pytest.approx(accuracy)
+    (level,) = seen['taps']
     assert level['entry'] == 'feature'
     assert 0 <= level['value'] <= 1
     assert len(seen['panels']) == 1
     for each in seen['disagreements']:
-        said = {answer['who']: answer['text'] for answer in each['answers']}
+        said = {
+            answer['who']: answer['text'].partition(' ')[0]
+            for answer in each['answers']
+        }
         assert said['student'] != said['teacher']
 
 
@@ -54,17 +59,17 @@ def test_detectors_and_segmentors(tmp_path, tiny):
     seen = look(run, 'val', 4)
     assert list(seen['scores']) == ['student', 'teacher']
     assert len(seen['scores']['student']) == len(seen['classes'])
-    assert len(seen['cka']) == len(seen['panels']) == 1
+    assert len(seen['taps']) == len(seen['panels']) == 1
     for each in seen['disagreements']:
         captions = [picture['caption'] for picture in each['pictures']]
-        assert captions == ['truth', 'student', 'teacher']
+        assert captions == ['ground truth', 'student', 'teacher']
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path):
     # The checkpoint has no weights.
     folder = write_run(tmp_path / 'run', config=distilled(tmp_path))
     page = write_report([folder], split='val').read_text()
-    assert 'The networks cannot be looked at: ' in page
+    assert 'the networks cannot be looked at: ' in page
 
 
 def test_a_split_that_is_not_there(tmp_path):

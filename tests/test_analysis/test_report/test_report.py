@@ -39,5 +39,5 @@ def test_what_cannot_be_built_has_no_cost(tmp_path):
     config.model.student.backbone.type = 'NoSuchNetwork'
     folder = write_run(tmp_path / 'run', config=config)
     page = write_report([folder]).read_text()
-    assert 'The cost cannot be counted: ' in page
+    assert 'the cost cannot be counted: ' in page
     assert 'NoSuchNetwork' in page

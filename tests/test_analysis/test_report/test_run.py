@@ -4,6 +4,7 @@ import pytest
 import torch
 from report_runs import LINES, distilled, write_run
 
+from mmdiffkd.analysis.report.costs import costs_of_runs
 from mmdiffkd.analysis.report.run import labels_of, progress, read_run
 
 
@@ -62,6 +63,32 @@ def test_a_config_that_is_code_is_not_run(tmp_path):
     assert run.config is None
     assert run.missing[0].startswith('The config cannot be read: ')
     assert not (tmp_path / 'ran').exists()
+
+
+def test_modules_that_the_config_names_are_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'my_networks.py').write_text(
+        'from mmpretrain.models import ResNet_CIFAR\n'
+        'from mmpretrain.registry import MODELS\n\n\n'
+        '@MODELS.register_module()\n'
+        'class MyNetwork(ResNet_CIFAR):\n'
+        '    pass\n'
+    )
+    config = distilled(tmp_path, custom_imports=dict(imports=['my_networks']))
+    config.model.student.backbone.type = 'MyNetwork'
+    run = read_run(write_run(tmp_path / 'run', config=config), 'run')
+    assert run.missing == []
+    (costs,) = costs_of_runs([run])
+    assert costs['reason'] == ''
+    assert costs['rows'][0]['part'] == 'deployed'
+
+
+def test_modules_that_are_not_there(tmp_path):
+    config = distilled(tmp_path, custom_imports=dict(imports=['no_such']))
+    run = read_run(write_run(tmp_path / 'run', config=config), 'run')
+    (sentence,) = run.missing
+    assert sentence.startswith('`custom_imports` of the config cannot be')
+    assert 'no_such' in sentence and 'PYTHONPATH' in sentence
 
 
 def test_the_config_beside_the_logs_is_not_the_plain_recipe(tmp_path):

@@ -15,14 +15,21 @@ def classified(truth, predicted):
 def test_accuracy_of_a_class():
     score = score_for('mmpretrain', ['a', 'b', 'c'])
     for index, (truth, predicted) in enumerate([(0, 0), (0, 1), (2, 2)]):
-        assert score.add(index, {}, classified(truth, predicted)) == predicted
+        found = score.add(index, {}, classified(truth, predicted))
+        assert found.argmax() == predicted
     assert score.values() == [50.0, None, 100.0]
-    assert score.confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert score.overall() == pytest.approx(200 / 3)
+    assert score.confusion == {(0, 0): 1, (0, 1): 1, (2, 2): 1}
 
 
 def test_where_the_teacher_alone_is_right_comes_first():
     differ = score_for('mmpretrain', ['a', 'b', 'c']).disagreement
-    assert [differ(0, 1, 0), differ(0, 1, 2), differ(0, 1, 1)] == [2, 1, 0]
+    sure, close, right = torch.tensor(
+        [[0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]]
+    )
+    assert differ(0, close, right) == 1.25
+    assert differ(0, right, sure) == 0.75
+    assert differ(0, sure, close) == 0
 
 
 def test_several_labels_have_no_accuracy():
@@ -40,6 +47,8 @@ def test_overlap_of_a_class():
     )
     predicted = score.add(0, {}, sample)
     assert score.values() == [50.0, 50.0, None]
+    assert score.overall() is None
+    assert score.confusion == {(0, 0): 1, (0, 1): 1, (1, 1): 1}
     other = torch.tensor([[0, 1, 0, 0]], dtype=torch.int16)
     assert score.disagreement(None, predicted, other) == 0.5
 

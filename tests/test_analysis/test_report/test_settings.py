@@ -55,3 +55,11 @@ def test_in_what_runs_differ():
         'lr': ['0.1', '0.2'],
         'extra.on': [None, 'True'],
     }
+
+
+def test_a_plain_model_stands_beside_the_students(tmp_path):
+    plain = tiny_recipes.recipe(tmp_path, tiny_recipes.classifier(base=8))
+    rows = differences([plain, tiny_recipes.distill_recipe(tmp_path)])
+    assert rows['model.student.backbone.base_channels'] == ['8', '4']
+    assert 'model.student.backbone.depth' not in rows
+    assert rows['model.type'][0] is None
