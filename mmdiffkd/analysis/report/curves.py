@@ -39,10 +39,14 @@ def curves_of(runs: Sequence[FinishedRun]) -> list[dict]:
         by_epoch = any('epoch' in line for line in run.train)
         unit = 'epoch' if by_epoch else 'iteration'
         last = max((line['step'] for line in run.val), default=0) or 1
-        for key, points in _values(run.train).items():
+        train = _values(run.train)
+        # A classifier's only loss has the name of the sum, and replaces it.
+        is_sum = any(key != 'loss' and _group(key) == 'task' for key in train)
+        for key, points in train.items():
             if key not in ('step', 'iter', 'epoch'):
                 curve = _curve(index, points)
-                add(_group(key), key, 'iteration', curve)
+                group = 'sum' if key == 'loss' and is_sum else _group(key)
+                add(group, key, 'iteration', curve)
         for key, points in _values(run.val).items():
             teacher, metric = _split_teacher(key)
             if teacher is not None:
@@ -74,6 +78,7 @@ GROUPS = {
     'metrics': 'Metrics on the validation data',
     'task': "Losses of the student's own task",
     'distill': 'Distillation losses, weighted',
+    'sum': 'Sum of all losses',
     'figures': 'Gamma and other figures of the distillation',
     'speed': 'Learning rate, time, memory and the rest',
 }

@@ -70,7 +70,6 @@
         `${escaped(plot.titles[1])} %{customdata[0]}, ${escaped(plot.titles[0])} %{customdata[1]}: ` +
         '%{customdata[2]}<extra></extra>',
       texttemplate: plot.columns.length > 12 ? '' : plot.largest > 1 ? '%{z:.0f}' : '%{z:.2f}',
-      textfont: { color: '#fff', shadow: '0 0 3px #000, 0 0 3px #000' },
       colorscale: 'Viridis',
       zmin: 0,
       zmax: plot.largest,

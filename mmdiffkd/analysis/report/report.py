@@ -78,7 +78,8 @@ def write_report(
         differences=_differences(runs),
         environments=_environments(runs),
     )
-    content = page.encode()
+    # A file name may be no UTF-8.
+    content = page.encode(errors='replace')
     if len(content) > LIMIT:
         raise ValueError(
             f'the page of {len(runs)} runs would have {len(content):,} bytes, '

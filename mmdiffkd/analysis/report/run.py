@@ -73,6 +73,10 @@ def read_run(folder: Path, label: str) -> FinishedRun:
         missing.append(
             'There are no logged values: no */vis_data/scalars.json.'
         )
+    for line in val:
+        # So COCO's evaluation writes that there are no objects of a size.
+        for key in [k for k in line if 'coco/' in k and line[k] == -1]:
+            del line[key]
     text = _config_text(folder)
     checkpoint = _last_checkpoint(folder)
     if not (train or val or text or checkpoint):

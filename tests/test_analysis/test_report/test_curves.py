@@ -54,6 +54,19 @@ def test_every_logged_value_has_a_plot(plots_of):
     )
 
 
+def test_the_sum_of_all_losses_is_no_loss_of_the_task(plots_of):
+    lines = [{**line, 'loss_bbox': 0.5} for line in LINES if 'loss' in line]
+    plots = plots_of(lines)
+    assert ('Sum', 'loss') in plots and ('Losses', 'loss') not in plots
+    assert ('Losses', 'loss_bbox') in plots
+
+
+def test_sizes_without_objects_have_no_precision(plots_of):
+    values = {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': -1.0}
+    plots = plots_of([{**values, 'step': 1}])
+    assert list(plots) == [('Metrics', 'coco/bbox_mAP')]
+
+
 def test_units(plots_of):
     plots = plots_of(LINES, [{'aAcc': 1.0, 'coco/bbox_mAP': 0.5, 'step': 1}])
     measures = {key: plot['measure'] for (_, key), plot in plots.items()}
