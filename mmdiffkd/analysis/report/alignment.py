@@ -11,7 +11,7 @@ from mmdiffkd.models.distillers.forward import has_modes
 from mmdiffkd.models.distillers.known_taps import taps_of
 from mmdiffkd.models.distillers.layout import Layout
 from mmdiffkd.models.distillers.recognition import Tapped, layout_of
-from mmdiffkd.models.distillers.taps import Taps
+from mmdiffkd.models.distillers.taps import SilentTap, Taps
 
 from ..representations import pool
 from ..similarity import LinearCKA
@@ -90,24 +90,13 @@ class Alignment:
             images (Mapping[str, Sequence[int]]): Height and width of the
                 images that each network has seen.
         """
-        for name, (entry, label) in self._entries.items():
-            sides = [
-                [t for tap in at for t in self._taps[role].read(tap)]
-                for role, at in (
-                    ('student', entry.student_at),
-                    (label, entry.teacher_at),
-                )
-            ]
-            levels = zip(entry.levels, *sides, strict=True)
-            for number, (level, *pair) in enumerate(levels):
-                self._levels[name, number].update(
-                    *(
-                        pool(layout.arrange(tensor, images[role]))
-                        for layout, tensor, role in zip(
-                            level.layouts, pair, ('student', label)
-                        )
-                    )
-                )
+        for name, (entry, label) in list(self._entries.items()):
+            try:
+                self._compare(name, entry, label, images)
+            except SilentTap as error:
+                # Auxiliary heads, for instance, run in training alone.
+                self.left_out[f'the entry {name}'] = str(error)
+                del self._entries[name]
         for taps in self._taps.values():
             taps.clear()
         stages = {
@@ -119,6 +108,32 @@ class Alignment:
             for label in stages.keys() - {'student'}:
                 for teacher, theirs in stages[label].items():
                     self._pairs[label, student, teacher].update(ours, theirs)
+
+    def _compare(
+        self,
+        name: str,
+        entry: Entry,
+        label: str,
+        images: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Take in what the taps of an entry yielded."""
+        sides = [
+            [t for tap in at for t in self._taps[role].read(tap)]
+            for role, at in (
+                ('student', entry.student_at),
+                (label, entry.teacher_at),
+            )
+        ]
+        levels = zip(entry.levels, *sides, strict=True)
+        for number, (level, *pair) in enumerate(levels):
+            self._levels[name, number].update(
+                *(
+                    pool(layout.arrange(tensor, images[role]))
+                    for layout, tensor, role in zip(
+                        level.layouts, pair, ('student', label)
+                    )
+                )
+            )
 
     def at_taps(self) -> list[dict]:
         """The alignment at each level of each entry.

@@ -1,9 +1,10 @@
 import pytest
 import tiny_detectors
 import tiny_recipes
+import tiny_segmenters
 import torch
 from mmengine.config import Config
-from report_runs import distilled, run_with_weights
+from report_runs import distilled, run_with_weights, with_teacher
 
 from mmdiffkd.analysis.report.alignment import stages_of
 from mmdiffkd.analysis.report.networks import look
@@ -72,3 +73,23 @@ def test_a_network_without_known_stages(tmp_path):
     assert seen['left_out'] == {
         'the stages of the student': 'they are not in the table of taps.'
     }
+
+
+def test_a_tap_that_runs_in_training_alone(tmp_path):
+    entries = {
+        name: tiny_recipes.feature_entry(at=tap)
+        for name, tap in (
+            ('aux', 'auxiliary_head.conv_seg'),
+            ('feature', 'backbone[-1]'),
+        )
+    }
+    model = tiny_segmenters.distiller('pspnet', entries)
+    config = tiny_recipes.with_distill_lines(
+        tiny_segmenters.recipe(tmp_path, model)
+    )
+    run, _ = run_with_weights(tmp_path, with_teacher(tmp_path, config))
+    seen = look(run, 'val', 4)
+    assert [level['entry'] for level in seen['taps']] == ['feature']
+    assert 'auxiliary_head.conv_seg' in seen['left_out']['the entry aux']
+    assert list(seen['scores']) == ['student', 'teacher']
+    assert len(seen['panels']) == 2
