@@ -221,7 +221,7 @@ def benchmark_methods(
             'least, from which the batch is made.'
         )
     batches = {
-        label: _batch_for(model, configs[label])
+        label: batch_for(model, configs[label])
         for label, model in models.items()
     }
     first = next(iter(models))
