@@ -126,7 +126,7 @@ TASKS = {
         'backbone',
         METRICS['mmpretrain'],
         'top-1',
-        (25, 30, 90, 35, 70, 5),
+        (25, 30, 90, 35, 70, 30),
         start='resnet14-w4_1xb64-3e_digit-scenes',
     ),
     'det': Task(
@@ -136,7 +136,7 @@ TASKS = {
         'fpn-reg',
         METRICS['mmdet'],
         'mAP',
-        (10, 300, 200, 290, 10),
+        (10, 300, 200, 290, 110),
         {
             'loss_*': 'task losses',
             'distill.*loss*': 'distillation losses',
@@ -151,7 +151,7 @@ TASKS = {
         'logits-aux',
         METRICS['mmseg'],
         'mIoU',
-        (10, 300, 200, 340, 10),
+        (10, 300, 200, 340, 45),
         {
             'decode.loss_ce': 'task loss',
             'distill.*loss*': 'distillation losses',
