@@ -46,17 +46,17 @@ class Settings:
         amp (torch.dtype, optional): Type of autocast. Defaults to None:
             float32.
         compile (bool): Whether to compile what is ours. Defaults to False.
-        backend (str): What compiles. Defaults to 'inductor'.
         reference (type, optional): The released DiffKD module, which is
             measured beside ours. Defaults to None.
+        backend (str): What compiles. Defaults to 'inductor'.
     """
 
     device: torch.device
     repetitions: int = 10
     amp: torch.dtype | None = None
     compile: bool = False
-    backend: str = 'inductor'
     reference: type[nn.Module] | None = None
+    backend: str = 'inductor'
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Autocast, or nothing."""
