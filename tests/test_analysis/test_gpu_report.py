@@ -44,6 +44,13 @@ def test_a_section_that_fails_keeps_its_rows(tmp_path):
     assert log.read_text() == 'before\nx | y\n'
 
 
+def is_running(pid):
+    try:
+        return Path('/proc', pid, 'stat').read_text().split()[2] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_section_that_takes_too_long_is_stopped_with_its_children(tmp_path):
     pid = tmp_path / 'pid'
     code = f"""
@@ -58,8 +65,10 @@ def test_a_section_that_takes_too_long_is_stopped_with_its_children(tmp_path):
     assert time.monotonic() - start < 60
     assert result['rows'] == [{'part': 'a'}]
     assert result['problem'] == 'Stopped after 5 s.'
-    status = Path('/proc', pid.read_text(), 'stat')
-    assert not status.exists() or status.read_text().split()[2] == 'Z'
+    # On a busy machine a process that was killed ends a little later.
+    while is_running(pid.read_text()):
+        assert time.monotonic() - start < 60
+        time.sleep(0.1)
 
 
 def test_a_failure_leaves_the_others_running(tmp_path):
