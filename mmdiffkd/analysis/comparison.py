@@ -14,6 +14,7 @@ from scipy import stats
 
 from mmdiffkd.utils import load_config, teachers_of
 from mmdiffkd.utils.command_line import package_of
+from mmdiffkd.utils.progress import track
 from mmdiffkd.visualization.training_curves import PALETTE
 
 from .tables import markdown
@@ -152,7 +153,8 @@ def run_all(
             for key, run in runs.items()
         }
         try:
-            for future in as_completed(started):
+            finished = as_completed(started)
+            for future in track(finished, 'Runs', 'runs', len(runs)):
                 label, seed = key = started[future]
                 try:
                     results[key] = result = future.result()
