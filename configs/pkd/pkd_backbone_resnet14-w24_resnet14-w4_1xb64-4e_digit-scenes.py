@@ -7,7 +7,7 @@ model = dict(
             neck=dict(type='ProjectionNeck'),
             loss=dict(type='PKDLoss', loss_weight=6.0),
             # Chosen on the val scenes.
-            weight=3.0,
+            weight=9.0,
         ),
     )
 )

@@ -52,7 +52,16 @@ ROWS = {
     'MSE, standardised': of('MSE', neck('StandardizedTargetNeck')),
 }
 #: Chosen on the val scenes, see digit_scenes_controls_val.py.
-CHOSEN: dict[str, float] = {}
+CHOSEN: dict[str, float] = {
+    'DiffKD, 1 step': 3.0,
+    'DiffKD, no diffusion loss': 0.3,
+    'DiffKD, untrained denoiser': 3.0,
+    'DiffKD, standardised': 3.0,
+    'projector': 3.0,
+    'projector, standardised': 0.3,
+    'projector, standardised, no autoencoder': 3.0,
+    'linear projector, batch norm': 3.0,
+}
 
 #: The first is what the others are compared with.
 plain = ('DiffKD', 'student alone', 'MSE', 'PKD', 'ReviewKD')
