@@ -94,6 +94,8 @@
     const plot = data.plots[place.dataset.plot];
     const [shown, arranged] =
       plot.kind === 'heatmap' ? heatmap(plot) : [traces(plot), layout(plot)];
+    // Of itself Plotly takes the new width only after the page is printed.
+    if (root.classList.contains('printing')) arranged.width = place.clientWidth;
     Plotly.react(place, shown, arranged, options);
     drawn.add(place);
   }
@@ -160,7 +162,6 @@
     root.classList.add('printing');
     setTheme('light');
     drawInside(document.body);
-    for (const place of drawn) Plotly.Plots.resize(place);
   });
   addEventListener('afterprint', () => {
     if (before === null) return;

@@ -233,6 +233,25 @@ def test_texts_of_a_run_are_no_markup(browser, page):
     )
 
 
+def test_plots_are_as_wide_as_the_paper(browser, page):
+    """At once: the page is printed before a plot draws itself again."""
+    look(browser, page)
+    widths = browser.execute_script(
+        """
+        document.body.style.width = '500px';
+        dispatchEvent(new Event('beforeprint'));
+        return [...document.querySelectorAll('.plot')].map((plot) => [
+          plot.querySelector('.main-svg').getBoundingClientRect().width,
+          plot.clientWidth,
+        ]);
+        """
+    )
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert widths
+    for drawn, place in widths:
+        assert 0 < drawn <= place
+
+
 def test_it_prints(browser, page):
     look(browser, page, theme='dark')
     sheet = browser.execute_cdp_cmd('Page.printToPDF', {})
