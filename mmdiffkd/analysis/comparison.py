@@ -343,9 +343,9 @@ def _plot(
     left.set_ylim(len(labels) - 0.5, -0.5)
     left.set_xlabel(f'{metric} (last epoch)')
     right.set_xlabel(f'gain over {labels[0]}')
-    left.set_title('a dot a seed, bar: mean', fontsize=10, loc='left')
+    left.set_title('a dot a seed\nbar: mean', fontsize=10, loc='left')
     right.set_title(
-        'difference by seed, bar: mean, line: 95 % interval',
+        'difference by seed\nbar: mean, line: 95 % interval',
         fontsize=10,
         loc='left',
     )
