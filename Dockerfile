@@ -4,7 +4,7 @@
 #     docker run --rm -it mmdiffkd make demo
 #
 # Its steps are those of docs/install.md. The image itself is not built by any
-# test. With `--gpus all` classification trains on a GPU. The operators of
+# test. With `--gpus all` classification should train on a GPU; nobody has tried. The operators of
 # mmcv, which detection needs, are compiled for the CPU, because this base has
 # no CUDA toolkit.
 FROM python:3.11-slim-bookworm

@@ -14,7 +14,6 @@ from scipy import stats
 
 from mmdiffkd.utils import load_config, teachers_of
 from mmdiffkd.utils.command_line import package_of
-from mmdiffkd.utils.progress import track
 from mmdiffkd.visualization.training_curves import PALETTE
 
 from .tables import markdown
@@ -153,8 +152,7 @@ def run_all(
             for key, run in runs.items()
         }
         try:
-            finished = as_completed(started)
-            for future in track(finished, 'Runs', 'runs', len(runs)):
+            for future in as_completed(started):
                 label, seed = key = started[future]
                 try:
                     results[key] = result = future.result()
@@ -283,7 +281,8 @@ def write_tables(
         spread = '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}'
         gain = _gain_and_interval(row)
         p = row.get('p', math.nan)
-        chance = '' if math.isnan(p) else f'{p:.3f}'
+        chance = '< 0.001' if p < 1e-3 else f'{p:.3f}'
+        chance = '' if math.isnan(p) else chance
         mean = f'{row["mean"]:.2f}'
         cells.append([label, mean, spread, gain, chance, f'{ratio:.2f}x'])
     gain = f'gain over {first} (95 % CI)'

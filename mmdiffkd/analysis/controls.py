@@ -60,8 +60,9 @@ class ProjectorNeck(DiffKDNeck):
         super().__init__(*args, noise_matching=False, **kwargs)
         self.denoiser = self.denoiser.prediction
 
-    #: Nothing is random.
+    #: Nothing is random, and there is no walk to show.
     draw = DistillNeck.draw
+    trajectory = DistillNeck.trajectory
 
     def forward(self, student: Tensor, teacher: Tensor) -> Aligned:
         """Project the student's feature; see the class.

@@ -126,7 +126,7 @@ TASKS = {
         'backbone',
         METRICS['mmpretrain'],
         'top-1',
-        (25, 30, 90, 35, 70, 30),
+        (25, 30, 90, 35, 70, 5, 25),
         start='resnet14-w4_1xb64-3e_digit-scenes',
     ),
     'det': Task(
@@ -136,7 +136,7 @@ TASKS = {
         'fpn-reg',
         METRICS['mmdet'],
         'mAP',
-        (10, 300, 200, 290, 110),
+        (10, 300, 200, 290, 10, 100),
         {
             'loss_*': 'task losses',
             'distill.*loss*': 'distillation losses',
@@ -151,7 +151,7 @@ TASKS = {
         'logits-aux',
         METRICS['mmseg'],
         'mIoU',
-        (10, 300, 200, 340, 45),
+        (10, 300, 200, 340, 10, 35),
         {
             'decode.loss_ce': 'task loss',
             'distill.*loss*': 'distillation losses',
@@ -382,7 +382,7 @@ def run_demo(task: Task) -> None:
         f'{len(task.seconds)} stages, about {duration(sum(task.seconds))} on '
         '2 CPU cores'
     )
-    data, *training, pictures = task.seconds
+    data, *training, pictures, report = task.seconds
     with stage('digit scenes', data):
         write_scenes(task)
     results = {}
@@ -390,9 +390,8 @@ def run_demo(task: Task) -> None:
         title = TITLES.get(name, 'start of both students')
         with stage(f'{title}: {config}', seconds):
             results[name] = train_and_test(task, name)
-    with stage('costs, pictures and report', pictures):
+    with stage('costs and pictures', pictures):
         drawn, costs = draw_all(task)
-        drawn['report'] = write_page(task)
     everything = {
         name: {
             'config': task.configs[name],
@@ -404,6 +403,9 @@ def run_demo(task: Task) -> None:
     summary = task.work_dir / 'results.json'
     summary.write_text(json.dumps(everything, indent=1) + '\n')
     say(f'\n{table(task, results, costs)}\n')
+    with stage('report', report):
+        drawn['report'] = write_page(task)
+    say('')
     for title, path in drawn.items():
         say(f'  {title:<18} {path}')
     say(f'  all numbers        {summary}')

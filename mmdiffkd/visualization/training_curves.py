@@ -68,10 +68,12 @@ def _lines(files: Sequence[Path]) -> Iterator[dict]:
     for file in files:
         for text in file.read_text().splitlines():
             try:
-                yield json.loads(text)
+                line = json.loads(text)
             except json.JSONDecodeError:
                 # A run that was killed leaves half a line behind.
                 continue
+            if isinstance(line, dict) and 'step' in line:
+                yield line
 
 
 def plot_training_curves(

@@ -59,6 +59,13 @@ def test_methods_are_corrected_for_their_number():
     assert summarise(many)['b']['p'] == pytest.approx(2 * p)
 
 
+def test_a_small_p_is_no_zero(tmp_path):
+    values = {'a': [60.0, 61.0, 62.0], 'b': [70.0, 71.0, 72.001]}
+    times = {label: [1.0] * 3 for label in values}
+    text = write_tables(values, times, range(3), 'top-1', '', tmp_path / 't')
+    assert '| < 0.001 | 1.00x |' in text
+
+
 def test_pairing_matters():
     """A gain that is the same for each seed has no spread."""
     summary = summarise({'a': [50.0, 70.0], 'b': [54.0, 74.0]})

@@ -68,6 +68,7 @@ def test_projector_is_diffkds_networks_without_diffusion(standardize):
     assert control.draw(student, teacher) == {}
     found = control(student, teacher)
     assert list(found.losses) == ['loss_autoencoder'] and not found.metrics
+    assert control.trajectory(student, teacher) == []
     expected = nn.Sequential(
         neck.student_projection,
         neck.denoiser.prediction,

@@ -29,6 +29,11 @@ def test_read_scalars_of_a_file(tmp_path):
     assert val == [{'accuracy/top1': 30.0, 'step': 1}]
 
 
+def test_lines_of_no_step_are_left_out(tmp_path):
+    file = write_scalars(tmp_path, [{'loss': 1.0}, 3, train_line(10, 2.0)])
+    assert read_scalars(file) == ([train_line(10, 2.0)], [])
+
+
 def test_read_scalars_of_a_resumed_run(tmp_path):
     write_scalars(
         tmp_path / '20260102_000000', [train_line(20, 1.5), train_line(30, 1)]

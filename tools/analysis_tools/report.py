@@ -59,6 +59,8 @@ def main() -> None:
         help='replace the page if there is one',
     )
     args = parser.parse_args()
+    if args.images < 0:
+        parser.error('--images must be 0 or more')
     try:
         # What building a model prints is not what the command says.
         with contextlib.redirect_stdout(sys.stderr):

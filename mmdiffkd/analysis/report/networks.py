@@ -13,6 +13,7 @@ from torch import nn
 from mmdiffkd.engine.teacher_evaluation import count_classes, why_not_evaluated
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.models.distillers.teacher import build_from_config
+from mmdiffkd.models.distillers.teacher_weights import forget_pretrained
 from mmdiffkd.utils import (
     class_names,
     load_weights,
@@ -48,9 +49,7 @@ def load_networks(config: Config, checkpoint: str) -> nn.Module:
         model = build_from_config(config)
         if isinstance(model, Distiller):
             # What the run began with is in its checkpoint by now.
-            for module in model.student.modules():
-                if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
-                    module.init_cfg = None
+            forget_pretrained(model.student)
             model.init_weights()
             model.load_state_dict(
                 {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from mmdiffkd.visualization import image_of
@@ -22,8 +22,7 @@ def as_uri(picture: np.ndarray | Image.Image) -> str:
         picture = Image.fromarray(np.ascontiguousarray(picture))
     file = io.BytesIO()
     # Small pictures have few colours, or are looked at pixel by pixel.
-    small = max(picture.size) < LONGEST
-    kind = 'PNG' if small or picture.width > 2 * LONGEST else 'JPEG'
+    kind = 'PNG' if max(picture.size) < LONGEST else 'JPEG'
     picture.save(file, kind, quality=85, optimize=True)
     text = base64.b64encode(file.getvalue()).decode()
     return f'data:image/{kind.lower()};base64,{text}'
@@ -71,7 +70,7 @@ def draw(
         ]
         seen = set()
     elif package == 'mmdet':
-        image = Image.open(path).convert('RGB')
+        image = ImageOps.exif_transpose(Image.open(path)).convert('RGB')
         pictures = {who: _boxes(image, *a) for who, a in answers.items()}
         seen = {int(i) for _, labels in answers.values() for i in labels}
     else:

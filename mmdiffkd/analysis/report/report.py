@@ -83,7 +83,8 @@ def write_report(
     if len(content) > LIMIT:
         raise ValueError(
             f'the page of {len(runs)} runs would have {len(content):,} bytes, '
-            f'and {LIMIT:,} is the most. Name fewer runs.'
+            f'and {LIMIT:,} is the most. Name fewer runs, or leave the '
+            'pictures out by --images 0.'
         )
     with atomic_write(out) as file:
         file.write(content)

@@ -90,7 +90,9 @@ def read_run(folder: Path, label: str) -> FinishedRun:
     else:
         try:
             config = parse_config(text)
+            _check_config(config)
         except ValueError as error:
+            config = None
             missing.append(f'The config cannot be read: {error}.')
         else:
             missing += _import_modules(config)
@@ -138,7 +140,8 @@ def progress(run: FinishedRun) -> tuple[int, int | None, str]:
     loop = (run.config or {}).get('train_cfg') or {}
     unit = 'iteration' if loop.get('max_iters') else 'epoch'
     key = 'iter' if unit == 'iteration' else 'epoch'
-    steps = [line.get(key, 0) for line in run.train]
+    # The epoch of a line is the one that runs.
+    steps = [line.get(key, 0) - (key == 'epoch') for line in run.train]
     steps += [line['step'] for line in run.val]
     if run.checkpoint is not None:
         name = re.fullmatch(rf'{key}_(\d+)', run.checkpoint.stem)
@@ -147,13 +150,39 @@ def progress(run: FinishedRun) -> tuple[int, int | None, str]:
     return max(steps, default=0), length, unit
 
 
+def _starts(folder: Path) -> list[Path]:
+    """The folders of starts, the newest that trained first.
+
+    An evaluation leaves a folder, too, which says nothing of the training.
+    """
+    starts = [path for path in folder.iterdir() if path.is_dir()]
+
+    def key(start: Path) -> tuple[bool, str]:
+        return (start / 'vis_data/scalars.json').is_file(), start.name
+
+    return sorted(starts, key=key, reverse=True)
+
+
 def _config_text(folder: Path) -> str:
     """The config of the newest start, or the copy beside the logs."""
-    dumps = sorted(folder.glob('*/vis_data/config.py'))[-1:]
+    starts = [start / 'vis_data/config.py' for start in _starts(folder)]
+    dumps = [path for path in starts if path.is_file()][:1]
     dumps += sorted(
         path for path in folder.glob('*.py') if path.name != _PLAIN_RECIPE
     )
     return dumps[0].read_text(errors='replace') if dumps else ''
+
+
+def _check_config(config: Config) -> None:
+    """Refuse a config whose parts are of no use for a page."""
+    for key in ('model', 'train_cfg'):
+        part = config.get(key)
+        if not (part is None or isinstance(part, dict)):
+            raise ValueError(f'`{key}` is {part!r} and no dict')
+    for key in ('max_epochs', 'max_iters'):
+        length = (config.get('train_cfg') or {}).get(key)
+        if not (length is None or isinstance(length, int)):
+            raise ValueError(f'`train_cfg.{key}` is {length!r} and no number')
 
 
 def _import_modules(config: Config) -> list[str]:
@@ -186,7 +215,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _environment(folder: Path) -> str:
     """What MMEngine logs at the start of a run, of its newest log."""
-    for log in sorted(folder.glob('*/*.log'), reverse=True):
+    logs = [log for start in _starts(folder) for log in start.glob('*.log')]
+    for log in logs:
         with log.open(errors='replace') as file:
             text = file.read(1 << 16)
         _, found, rest = text.partition('System environment:\n')

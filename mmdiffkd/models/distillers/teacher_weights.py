@@ -16,8 +16,8 @@ from mmdiffkd.utils import (
 )
 
 
-def draw_weights(network: nn.Module) -> None:
-    """Initialise a network, with pretrained weights in none of its parts.
+def forget_pretrained(network: nn.Module) -> None:
+    """Let no part of a network begin with pretrained weights.
 
     Args:
         network (nn.Module): The network.
@@ -25,6 +25,15 @@ def draw_weights(network: nn.Module) -> None:
     for module in network.modules():
         if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
             module.init_cfg = None
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Initialise a network, with pretrained weights in none of its parts.
+
+    Args:
+        network (nn.Module): The network.
+    """
+    forget_pretrained(network)
     if hasattr(network, 'init_weights'):
         with _no_list_of_parameters():
             network.init_weights()

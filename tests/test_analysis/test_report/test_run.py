@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,50 @@ def test_an_interrupted_run(tmp_path):
         'There is no complete checkpoint.',
         'The run is not finished: epoch 1 of 7 is the last that left a trace.',
     ]
+
+
+def test_an_epoch_that_began_is_not_reached(tmp_path):
+    lines = [{**LINES[0], 'epoch': 2, 'step': 1, 'iter': 1}]
+    config = distilled(tmp_path, train_cfg=dict(max_epochs=2))
+    folder = write_run(tmp_path / 'run', lines, config, checkpoint=None)
+    run = read_run(folder, 'run')
+    assert progress(run) == (1, 2, 'epoch')
+    assert 'The run is not finished: epoch 1 of 2' in run.missing[-1]
+
+
+def test_an_evaluation_afterwards_changes_nothing(tmp_path):
+    folder = write_run(tmp_path / 'run', config=distilled(tmp_path))
+    before = read_run(folder, 'run')
+    test = folder / '20260102_000000'
+    (test / 'vis_data').mkdir(parents=True)
+    (test / 'vis_data/config.py').write_text('model = dict(type="Other")\n')
+    log = folder / '20260101_000000/20260101_000000.log'
+    (test / 'test.log').write_text(log.read_text().replace('2.11.0', 'other'))
+    after = read_run(folder, 'run')
+    assert after.config_text == before.config_text
+    assert after.environment == before.environment
+    assert 'other' not in after.environment
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'model': 3}, '`model` is 3 and no dict'),
+        ({'train_cfg': [1]}, r'`train_cfg` is \[1\] and no dict'),
+        (
+            {'train_cfg': {'max_epochs': 'a'}},
+            "`train_cfg.max_epochs` is 'a' and no number",
+        ),
+    ],
+)
+def test_a_config_of_no_use(tmp_path, changes, message):
+    folder = write_run(tmp_path / 'run')
+    text = '\n'.join(f'{key} = {value!r}' for key, value in changes.items())
+    start = folder / '20260101_000000'
+    (start / 'vis_data/config.py').write_text(text)
+    run = read_run(folder, 'run')
+    assert run.config is None
+    assert any(re.search(message, sentence) for sentence in run.missing)
 
 
 def test_a_run_counted_in_iterations(tmp_path):

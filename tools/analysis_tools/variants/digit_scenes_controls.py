@@ -2,7 +2,7 @@
 
 python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_controls.py \
-    --work-dir work_dirs/controls
+    --work-dir work_dirs/controls --out work_dirs/controls/last_map
 """
 
 import runpy
@@ -51,7 +51,7 @@ ROWS = {
     'linear projector, batch norm': of('DiffKD', neck('LinearProjectorNeck')),
     'MSE, standardised': of('MSE', neck('StandardizedTargetNeck')),
 }
-#: Chosen on the val scenes, see digit_scenes_controls_val.py.
+#: Weights other than 1, chosen by digit_scenes_controls_val.py.
 CHOSEN: dict[str, float] = {
     'DiffKD, 1 step': 3.0,
     'DiffKD, no diffusion loss': 0.3,

@@ -2,6 +2,7 @@
 
 python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
     --jobs 2 --work-dir work_dirs/controls_val \
+    --out work_dirs/controls_val/last_map \
     --variants tools/analysis_tools/variants/digit_scenes_controls_val.py
 """
 

@@ -2,7 +2,7 @@
 
 python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_logits.py \
-    --work-dir work_dirs/controls
+    --work-dir work_dirs/controls --out work_dirs/controls/logits
 """
 
 import runpy
@@ -42,7 +42,7 @@ ROWS = {
     'DiffKD, pooled, and KD': of('KD', pooled('DiffKDNeck')),
     'MSE, pooled, and KD': of('KD', pooled('ProjectionNeck')),
 }
-#: Chosen on the val scenes, see digit_scenes_logits_val.py.
+#: Weights other than 1, once chosen by digit_scenes_logits_val.py.
 CHOSEN: dict[str, float] = {}
 
 
