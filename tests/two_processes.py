@@ -129,7 +129,9 @@ def main(folder: Path, rank: int, world: int) -> None:
             ]
             without = dict(task_weight=0)
             ended = dict(task_schedule=dict(stop=1, by_epoch=False))
-            for name, task in (('without task', without), ('ended', ended)):
+            begun = dict(task_schedule=dict(start=1, by_epoch=False))
+            tasks = {'without task': without, 'ended': ended, 'begun': begun}
+            for name, task in tasks.items():
                 found[name] = train(build(task=task), rank, world, 3)['losses']
             plain = build('DiffKDNeck')
             neck = plain.distill.feature.necks[0]

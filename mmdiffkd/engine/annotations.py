@@ -31,7 +31,7 @@ def check_annotations(distiller: Distiller, batch: object) -> None:
         return
     start = 'The first batch of `train_dataloader` has no annotations, but '
     task = distiller.student_task
-    if task.active and task_of(distiller.student) in _LABELLED:
+    if task.ever_active and task_of(distiller.student) in _LABELLED:
         raise ValueError(
             f'{start}`model.task_weight` is {task.weight}, and the losses of '
             f'the student {type(distiller.student).__name__} ask for them. '
@@ -40,7 +40,7 @@ def check_annotations(distiller: Distiller, batch: object) -> None:
             '`with_label=True`).'
         )
     for name, entry in distiller.distill.items():
-        for part in entry.parts if entry.active else ():
+        for part in entry.parts if entry.ever_active else ():
             if asked := _ANNOTATIONS & set(part.asks_for):
                 raise ValueError(
                     f'{start}`distill.{name}` is active, whose '

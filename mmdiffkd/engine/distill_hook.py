@@ -1,7 +1,7 @@
 """What distillation needs of a run: schedule, log, the teacher's figure."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -222,15 +222,22 @@ class DistillHook(Hook):
             self._maybe_draw(runner, runner.iter + 1)
 
     def _note_task(self, runner: Runner, outputs: Mapping) -> None:
-        """Say once that the task is off, and take its values off the log."""
+        """Say when the task goes off or on; its values leave the log."""
         distiller, hub = _distiller(runner), runner.message_hub
         task = distiller.student_task
-        if task.always_active or self._task_is_off:
+        if task.always_active:
             return
         if task.active:
+            if self._task_is_off:
+                runner.logger.info(
+                    "The student's own losses are on from here on."
+                )
+            self._task_is_off = False
             # It is saved, so that a resumed run knows it.
             names = [n for n in outputs if not n.startswith(DISTILL_PREFIX)]
             hub.update_info(_TASK_VALUES, names)
+            return
+        if self._task_is_off:
             return
         self._task_is_off = True
         for name in set(hub.get_info(_TASK_VALUES, ())) - outputs.keys():
@@ -392,14 +399,29 @@ def _check_schedules(runner: Runner, distiller: Distiller) -> None:
         ):
             raise ValueError(
                 f'`{key}` counts epochs, but the training loop counts '
-                'iterations. Set by_epoch=False and give `warmup` and `stop` '
-                'in iterations.'
+                'iterations. Set by_epoch=False and give `start`, `warmup` '
+                'and `stop` in iterations.'
             )
-    # Weights are 0 behind a `stop`, at the end if at all.
     if not distiller.student_task.always_active:
-        check_trains(
-            distiller.scheduled, runner.max_epochs - 1, runner.max_iters - 1
-        )
+        for epoch, iteration in _changes(runner, distiller):
+            check_trains(distiller.scheduled, epoch, iteration)
+
+
+def _changes(
+    runner: Runner, distiller: Distiller
+) -> Iterator[tuple[int, int]]:
+    """Where a weight may become 0: the beginning, and each `stop`."""
+    yield 0, 0
+    epochs, iterations = runner.max_epochs, runner.max_iters
+    length = max(1, iterations // epochs)
+    for weight in distiller.scheduled.values():
+        stop = weight.schedule.stop
+        if stop is None:
+            continue
+        if weight.schedule.by_epoch and stop < epochs:
+            yield stop, stop * length
+        elif not weight.schedule.by_epoch and stop < iterations:
+            yield stop // length, stop
 
 
 def _untrained_modules(distiller: Distiller) -> str:

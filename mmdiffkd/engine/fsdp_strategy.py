@@ -72,8 +72,8 @@ class FSDPStrategy(safety.FSDPStrategy):
             )
         if not model.student_task.always_active:
             raise ValueError(
-                '`model.task_weight` is 0, or becomes 0 by '
-                '`model.task_schedule.stop`, which mmdiffkd.FSDPStrategy '
+                '`model.task_weight` is 0, or is 0 for a time by `start` or '
+                '`stop` of `model.task_schedule`, which mmdiffkd.FSDPStrategy '
                 "does not support: it gathers the student's parameters for "
                 'its own losses alone. Train without `strategy`.'
             )

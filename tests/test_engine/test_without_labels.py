@@ -135,6 +135,45 @@ def test_the_task_ends_by_its_schedule(tmp_path):
     assert 'The student is evaluated, because' not in log
 
 
+def test_the_task_begins_by_its_schedule(tmp_path):
+    heads = []
+
+    class Watch(Hook):
+        def after_train_epoch(self, runner):
+            heads.append(runner.model.head.fc.weight.detach().clone())
+
+    train(recipe(tmp_path, task_schedule=dict(start=2), epochs=3), Watch())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[1], heads[2])
+    log = logged(tmp_path)
+    assert log.count("student's own losses are off from here on") == 1
+    assert log.count("student's own losses are on from here on") == 1
+    assert 'What nothing trains now: head.' in log
+
+
+def test_a_task_that_begins_later_needs_annotations_at_once(tmp_path):
+    config = recipe(tmp_path, task_schedule=dict(start=1))
+    config.train_dataloader.dataset.with_label = False
+    with pytest.raises(ValueError, match='Set `model.task_weight=0`'):
+        train(config)
+
+
+def test_a_gap_in_which_nothing_is_trained_is_refused(tmp_path):
+    entry = feature_entry(schedule=dict(stop=1))
+    later = dict(start=2)
+    config = recipe(
+        tmp_path,
+        task_schedule=later,
+        distill=dict(feature=entry),
+        epochs=3,
+    )
+    with pytest.raises(ValueError, match='are 0 in epoch 2 .*`start` later'):
+        train(config)
+    config.model.task_schedule = dict(start=1)
+    config.work_dir = str(tmp_path / 'again')
+    assert train(config).epoch == 3
+
+
 @pytest.mark.parametrize('evaluated', [True, False])
 def test_an_evaluation_of_what_nothing_trains_is_said(tmp_path, evaluated):
     config = recipe(tmp_path, task_weight=0, epochs=1)

@@ -161,6 +161,16 @@ def test_a_task_that_ends(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_task_that_begins(tmp_path):
+    def config():
+        cfg = recipe(tmp_path)
+        cfg.model.task_schedule = dict(start=2)
+        return cfg
+
+    check_resumed(tmp_path, config)
+
+
+@pytest.mark.slow
 def test_two_teachers(tmp_path):
     def config():
         cfg = recipe(tmp_path)

@@ -37,7 +37,12 @@ class Scheduled:
     @property
     def always_active(self) -> bool:
         """Whether the weight is other than 0 all the time."""
-        return self.weight != 0 and self.schedule.stop is None
+        return self.weight != 0 and self.schedule.never_off
+
+    @property
+    def ever_active(self) -> bool:
+        """Whether the weight is other than 0 at some time of a long run."""
+        return self.weight != 0 and self.schedule.stop != 0
 
     def scale_at(self, epoch: int, iteration: int) -> float:
         """The weight at an epoch and iteration, both counted from 0."""
@@ -67,7 +72,10 @@ def check_trains(
     when, cure = '', 'Give one of them a weight above 0.'
     if not all(w.schedule.constant for w in scheduled.values()):
         when = f' in epoch {epoch + 1} (iteration {iteration + 1})'
-        cure += ' The `stop` of a schedule must not come before the end.'
+        cure += (
+            ' The `stop` of a schedule must not come before the end, nor may '
+            'all of them `start` later.'
+        )
     raise ValueError(
         '`model.task_weight` and the weights of all entries of `distill` '
         f'are 0{when}, so that nothing is trained. {cure}'

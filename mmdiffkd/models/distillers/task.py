@@ -52,7 +52,9 @@ class Task(Scheduled):
             return
         key = '`model.task_weight` is 0'
         if self.weight != 0:
-            key = f'`model.task_schedule.stop` is {self.schedule.stop}'
+            part = 'start' if self.schedule.start else 'stop'
+            value = getattr(self.schedule, part)
+            key = f'`model.task_schedule.{part}` is {value}'
         for name, entry in entries.items():
             if entry.box_heads is not None and entry.weight != 0:
                 raise ValueError(

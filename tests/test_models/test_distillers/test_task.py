@@ -278,6 +278,10 @@ def test_bad_values_are_named(build, changes, message):
             dict(task_schedule=dict(stop=3)),
             '`model.task_schedule.stop` is 3',
         ),
+        (
+            dict(task_schedule=dict(start=2)),
+            '`model.task_schedule.start` is 2',
+        ),
     ],
 )
 def test_sampled_boxes_need_the_task(build, task, key):

@@ -82,6 +82,8 @@ def test_without_the_task_no_parameter_is_left_unused(found):
         assert (distance > 0).all() and (total > 0).all()
         assert half['ended'][0, 0] > 0
         assert (half['ended'][1:, 0] == 0).all()
+        assert half['begun'][0, 0] == 0
+        assert (half['begun'][1:, 0] > 0).all()
 
 
 @pytest.mark.slow
