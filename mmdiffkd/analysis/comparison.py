@@ -77,7 +77,9 @@ def plan(
     """The runs to do by label and seed, all methods of a seed together.
 
     Args:
-        variants (Mapping): Label to a config and what is changed in it.
+        variants (Mapping): Label to a config and what is changed in it. In
+            a text, ``{seed}`` stands for the seed, so that a run can begin
+            with what another one of its seed has trained.
         seeds (Iterable[int]): The seeds.
         work_dir (Path): Where the folders of the runs go.
         teacher_checkpoint (str, optional): Weights for every teacher.
@@ -97,7 +99,13 @@ def plan(
             options = {**(cfg_options or {}), 'randomness.seed': seed}
             options |= weights[label]
             folder = work_dir / folder_name(label) / f'seed_{seed}'
-            runs[label, seed] = Run(config, folder, {**options, **own})
+            own_of_seed = {
+                key: value.replace('{seed}', str(seed))
+                if isinstance(value, str)
+                else value
+                for key, value in own.items()
+            }
+            runs[label, seed] = Run(config, folder, options | own_of_seed)
     return runs
 
 

@@ -149,6 +149,16 @@ def test_plan(fake):
     }
 
 
+def test_a_run_begins_with_another_of_its_seed(fake):
+    own = {'load_from': 'before/seed_{seed}/epoch_4.pth', 'x': 1}
+    runs = plan({'a': (str(fake / 'plain.py'), own)}, range(2), fake / 'out')
+    assert [run.options['load_from'] for run in runs.values()] == [
+        'before/seed_0/epoch_4.pth',
+        'before/seed_1/epoch_4.pth',
+    ]
+    assert runs['a', 1].options['x'] == 1
+
+
 def test_one_checkpoint_for_several_teachers(fake):
     config = fake / 'two.py'
     config.write_text('model = dict(teachers=dict(a=dict(), b=dict()))')

@@ -19,6 +19,9 @@ from a file (``--variants grid.py``) that defines::
         'student': ('configs/a.py', {}),
         'weight 5': ('configs/b.py', {'model.distill.x.weight': 5.0}),
     }
+
+A text in it may hold {seed}: ``'load_from': 'before/seed_{seed}/epoch_4.pth'``
+begins each run with what another comparison has trained with its seed.
 """
 
 import argparse
