@@ -142,7 +142,8 @@ def test_cases(run, tmp_path):
 def test_compiled_beside_eager(run, monkeypatch):
     compiled = []
 
-    def compile_(function):
+    def compile_(function, backend):
+        assert backend == 'inductor'
         compiled.append(function)
         return function
 
