@@ -403,15 +403,13 @@ def _check_schedules(runner: Runner, distiller: Distiller) -> None:
                 'and `stop` in iterations.'
             )
     if not distiller.student_task.always_active:
-        for epoch, iteration in _changes(runner, distiller):
+        # The distiller has checked the beginning.
+        for epoch, iteration in _stops(runner, distiller):
             check_trains(distiller.scheduled, epoch, iteration)
 
 
-def _changes(
-    runner: Runner, distiller: Distiller
-) -> Iterator[tuple[int, int]]:
-    """Where a weight may become 0: the beginning, and each `stop`."""
-    yield 0, 0
+def _stops(runner: Runner, distiller: Distiller) -> Iterator[tuple[int, int]]:
+    """The epoch and iteration of each `stop`: where a weight becomes 0."""
     epochs, iterations = runner.max_epochs, runner.max_iters
     length = max(1, iterations // epochs)
     for weight in distiller.scheduled.values():

@@ -107,7 +107,9 @@ def parse_args() -> argparse.Namespace:
     )
     for what in ('teacher', *ALONE):
         parser.add_argument(f'--{what}', action='store_true')
-    parser.add_argument('--variants', metavar='FILE')
+    parser.add_argument(
+        '--variants', metavar='FILE', help='as of compare_methods.py'
+    )
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument(
         '--input-size',
