@@ -8,7 +8,7 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmdiffkd.utils import check_teacher_files
+from mmdiffkd.utils import check_weight_files
 from mmdiffkd.utils.command_line import (
     add_run_arguments,
     build_runner,
@@ -79,8 +79,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     cfg = read_run_config(args)
-    check_teacher_files(cfg)
     merge_args(cfg, args)
+    check_weight_files(cfg)
     check_data_root(cfg, ('train_dataloader', 'val_dataloader'))
     runner = build_runner(cfg)
     runner.train()

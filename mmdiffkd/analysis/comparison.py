@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import runpy
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,35 @@ METRICS = {
 }
 #: Settings are chosen on the first and reported on the second.
 SPLITS = ('val', 'test')
+
+
+def read_variants(named: str) -> dict[str, tuple[str, dict]]:
+    """The rows of a comparison: label to a config and what is changed in it.
+
+    Args:
+        named (str): ``FILE`` or ``FILE:NAME``, where NAME is a dict in the
+            Python file FILE. Without it ``variants``.
+
+    Raises:
+        ValueError: If there is no such file, or no such dict in it.
+    """
+    path, separator, name = named.rpartition(':')
+    if not separator or Path(named).is_file():
+        path, name = named, 'variants'
+    if not Path(path).is_file():
+        raise ValueError(f'--variants {named}: there is no file {path}.')
+    found = runpy.run_path(path)
+    if not isinstance(found.get(name), Mapping):
+        tables = [
+            key
+            for key, value in found.items()
+            if isinstance(value, Mapping) and not key.startswith('_')
+        ]
+        raise ValueError(
+            f'--variants {named}: {path} has no dict {name!r}. It has '
+            f'{", ".join(tables) or "none"}: write FILE:NAME.'
+        )
+    return dict(found[name])
 
 
 def folder_name(label: str) -> str:

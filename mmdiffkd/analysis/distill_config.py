@@ -21,7 +21,7 @@ from torch import Tensor
 from mmdiffkd.models.distillers import Distiller
 from mmdiffkd.models.distillers.expansion import Expansion
 from mmdiffkd.models.distillers.teacher import build_from_config
-from mmdiffkd.utils import check_teacher_files, load_config
+from mmdiffkd.utils import check_weight_files, load_config
 from mmdiffkd.utils.command_line import complete_dataloaders, package_of
 from mmdiffkd.utils.config import find_config
 from mmdiffkd.utils.data_root import check_data_root
@@ -167,7 +167,7 @@ def compose(
         teacher=dict(config=teacher, checkpoint=checkpoint),
         distill=distill,
     )
-    check_teacher_files(config)
+    check_weight_files(config)
     config.merge_from_dict({'optim_wrapper': _optim_wrapper(config)})
     return config
 

@@ -8,7 +8,7 @@ from .checkpoint import (
     read_checkpoint,
 )
 from .config import (
-    check_teacher_files,
+    check_weight_files,
     find_config,
     is_distiller,
     load_config,
@@ -21,7 +21,7 @@ from .setup_env import register_all_modules
 
 __all__ = [
     'DISTILL_PREFIX',
-    'check_teacher_files',
+    'check_weight_files',
     'class_names',
     'find_config',
     'is_distiller',

@@ -155,11 +155,12 @@ class _DictCalls(ast.NodeTransformer):
         return node
 
 
-def check_teacher_files(config: Config) -> None:
-    """Find a teacher's missing files by the config alone.
+def check_weight_files(config: Config) -> None:
+    """Find missing files of weights by the config alone.
 
-    Files to download and configs of packages are left to those who read
-    them.
+    These are a teacher's config and checkpoint, what an ``init_cfg`` of type
+    'Pretrained' reads, and ``load_from``. Files to download and configs of
+    packages are left to those who read them.
 
     Args:
         config (Config): A whole config. One that was read from a file names
@@ -178,6 +179,15 @@ def check_teacher_files(config: Config) -> None:
                 + ' and no '.join(map(repr, absent))
                 + '. Give a path from the current directory; a config file '
                 'may also name what lies in its folder.'
+            )
+    for key, name in _start_files(config):
+        file = os.path.expanduser(str(name))
+        if '://' not in file and not os.path.exists(file):
+            raise FileNotFoundError(
+                f'`{key}` is {name!r}, but there is no '
+                f'{os.path.abspath(file)!r}. Give a path from the current '
+                'directory. If another recipe writes this file, train that '
+                'first; with None in its place nothing is read.'
             )
 
 
@@ -225,6 +235,30 @@ def _teacher_files(
         # The second is the first, where that is absolute.
         places = [file, os.path.join(folder, file)]
         yield teacher, f'{key}.{part}', str(name), places
+
+
+def _start_files(config: Config) -> Iterator[tuple[str, object]]:
+    """What the networks that train begin with: keys and values."""
+    model = config.get('model')
+    if not isinstance(model, Mapping):
+        model = {}
+    ours = is_distiller(model)
+    todo = [
+        (f'model.{key}', part)
+        for key, part in model.items()
+        if not (ours and key in ('teacher', 'teachers'))
+    ]
+    while todo:
+        key, part = todo.pop()
+        if isinstance(part, list | tuple):
+            todo += [(f'{key}.{i}', each) for i, each in enumerate(part)]
+        elif isinstance(part, Mapping):
+            pretrained = str(part.get('type')).endswith('Pretrained')
+            if pretrained and isinstance(part.get('checkpoint'), str):
+                yield f'{key}.checkpoint', part['checkpoint']
+            todo += [(f'{key}.{name}', each) for name, each in part.items()]
+    if isinstance(config.get('load_from'), str):
+        yield 'load_from', config.load_from
 
 
 def _package_of(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from mmdiffkd.analysis.comparison import (
     holm,
     metric_of,
     plan,
+    read_variants,
     summarise,
     train_and_evaluate,
     write_tables,
@@ -25,6 +26,19 @@ def fake(tmp_path, monkeypatch):
     write_stand_ins(tmp_path)
     monkeypatch.setattr(training, 'TOOLS', tmp_path)
     return tmp_path
+
+
+def test_variants_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'grid.py').write_text(
+        "variants = {'a': ('a.py', {})}\nval = {'b': ('a.py', {'c': 1})}\n"
+    )
+    assert read_variants('grid.py') == {'a': ('a.py', {})}
+    assert read_variants('grid.py:val') == {'b': ('a.py', {'c': 1})}
+    with pytest.raises(ValueError, match="dict 'x'.*has variants, val: write"):
+        read_variants('grid.py:x')
+    with pytest.raises(ValueError, match='grids.py:val: there is no file'):
+        read_variants('grids.py:val')
 
 
 def test_summary_by_hand():

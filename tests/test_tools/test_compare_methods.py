@@ -81,8 +81,9 @@ def test_no_training_outlives_the_tool(fake):
 def test_variants_survive_the_command_line(path):
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    variants = runpy.run_path(str(path))['variants']
-    for config, options in variants.values():
+    found = runpy.run_path(str(path))
+    rows = [*found['variants'].values(), *found.get('val', {}).values()]
+    for config, options in rows:
         command = Run(config, Path('folder'), options).command
         assert (ROOT / config).is_file()
         if options:
@@ -157,10 +158,21 @@ def test_command_with_variants_and_a_failure(fake, monkeypatch, capsys):
     assert not (fake / 'out/val.md').exists()
 
 
+def test_some_of_the_rows(fake, monkeypatch, capsys):
+    arguments = [str(fake / 'plain.py'), str(fake / 'distiller.py')]
+    arguments += ['--labels', 'alone, 10 %', 'alone, 100 %', '--seeds', '1']
+    arguments += ['--work-dir', str(fake / 'out'), '--rows', ', 10 %']
+    run_tool(monkeypatch, TOOL, *arguments)
+    out = capsys.readouterr().out
+    assert '[1/1] alone, 10 %' in out
+    assert not (fake / 'out/alone-100').exists()
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
         ([], 'at least one CONFIG'),
+        (['a.py', '--rows', 'b'], r"--rows 'b': no label holds it.* a\."),
         (['a.py', '--labels', 'a', 'b'], '2 methods'),
         (['a.py', 'b/a.py'], 'label of its own'),
         (['a.py', 'b.py', '--labels', 'x y', 'x/y'], 'label of its own'),

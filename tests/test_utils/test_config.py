@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmdiffkd.analysis.stock_recipes import distilled
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.utils import (
-    check_teacher_files,
+    check_weight_files,
     find_config,
     load_config,
     parse_config,
@@ -106,7 +106,7 @@ def test_files_of_the_teacher_beside_the_config(tmp_path, monkeypatch, digest):
     assert teacher() == names
     for key, file in zip(('config', 'checkpoint'), files):
         with pytest.raises(FileNotFoundError) as error:
-            check_teacher_files(load_config(path))
+            check_weight_files(load_config(path))
         assert f'`model.teacher.{key}` is' in str(error.value)
         place = file.relative_to(folder)
         assert repr(str(tmp_path / file)) in str(error.value)
@@ -114,7 +114,7 @@ def test_files_of_the_teacher_beside_the_config(tmp_path, monkeypatch, digest):
         file.touch()
     found = 'recipes/inner/net.py', f'recipes/net.pth{digest}'
     assert teacher() == found
-    check_teacher_files(load_config(path))
+    check_weight_files(load_config(path))
     # What exists from the current directory comes first.
     Path('net.pth').touch()
     assert teacher() == (found[0], names[1])
@@ -122,7 +122,7 @@ def test_files_of_the_teacher_beside_the_config(tmp_path, monkeypatch, digest):
     config = load_config(path)
     config.model.teacher.config = names[0]
     with pytest.raises(FileNotFoundError) as error:
-        check_teacher_files(config)
+        check_weight_files(config)
     assert str(tmp_path / 'inner/net.py') in str(error.value)
     assert str(tmp_path / found[0]) not in str(error.value)
 
@@ -141,7 +141,50 @@ def test_other_teachers_stay_as_written(tmp_path, monkeypatch, teacher):
     (tmp_path / 'net.pth').touch()
     config = load_config(write_distiller(tmp_path, *teacher))
     assert tuple(config.model.teacher.values()) == teacher
-    check_teacher_files(config)
+    check_weight_files(config)
+
+
+@pytest.mark.parametrize(
+    'key, wrapped',
+    [
+        ('model.init_cfg', False),
+        ('model.student.backbone.init_cfg', True),
+        ('model.student.init_cfg.1', True),
+        ('load_from', True),
+    ],
+)
+def test_files_that_training_begins_with(tmp_path, monkeypatch, key, wrapped):
+    monkeypatch.chdir(tmp_path)
+    weights = dict(type='mmengine.Pretrained', checkpoint='~/start.pth')
+    student = dict(type='A', backbone=dict(type='B'))
+    model = dict(teacher={}, distill={}, student=student)
+    config = Config(dict(model=model if wrapped else student))
+    if key == 'load_from':
+        config.load_from, named = '~/start.pth', key
+    elif key.endswith('.1'):
+        config.model.student.init_cfg = [dict(type='Normal'), weights]
+        named = f'{key}.checkpoint'
+    else:
+        config.merge_from_dict({key: weights})
+        named = f'{key}.checkpoint'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        check_weight_files(config)
+    assert f"`{named}` is '~/start.pth', but" in str(error.value)
+    assert repr(str(tmp_path / 'start.pth')) in str(error.value)
+    (tmp_path / 'start.pth').touch()
+    check_weight_files(config)
+
+
+def test_weights_that_nothing_on_this_disk_holds():
+    """They are fetched, or a teacher's, whose own checkpoint counts."""
+    absent = dict(type='Pretrained', checkpoint='absent.pth')
+    teacher = dict(config=dict(model=dict(init_cfg=absent)), checkpoint=None)
+    student = dict(
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')
+    )
+    model = dict(teacher=teacher, distill={}, student=student)
+    check_weight_files(Config(dict(model=model, load_from=None)))
 
 
 def test_a_teacher_found_beside_a_teacher(tmp_path, monkeypatch, build):

@@ -31,7 +31,6 @@ ours. It is imported from there, and runs in float32 alone.
 
 import argparse
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -53,6 +52,7 @@ from mmdiffkd.analysis.benchmark_step import (
     benchmark_teacher,
 )
 from mmdiffkd.analysis.command_line import config_parser, read_config
+from mmdiffkd.analysis.comparison import read_variants
 from mmdiffkd.analysis.timing import Settings, environment
 from mmdiffkd.analysis.training import Run
 from mmdiffkd.utils import is_distiller
@@ -83,7 +83,7 @@ def benchmark(
 ) -> tuple[dict, str]:
     """Measure what the command line asks for."""
     if args.variants:
-        variants = runpy.run_path(args.variants)['variants']
+        variants = read_variants(args.variants)
         configs = {
             label: Run(config, Path(), options).settings
             for label, (config, options) in variants.items()
@@ -108,7 +108,7 @@ def parse_args() -> argparse.Namespace:
     for what in ('teacher', *ALONE):
         parser.add_argument(f'--{what}', action='store_true')
     parser.add_argument(
-        '--variants', metavar='FILE', help='as of compare_methods.py'
+        '--variants', metavar='FILE[:NAME]', help='as of compare_methods.py'
     )
     parser.add_argument('--batch-size', type=int, help="default: the config's")
     parser.add_argument(

@@ -20,12 +20,13 @@ from a file (``--variants grid.py``) that defines::
         'weight 5': ('configs/b.py', {'model.distill.x.weight': 5.0}),
     }
 
+A file may define several such dicts, and ``--variants grid.py:val`` takes the
+one that is called ``val``.
 A text in it may hold {seed}: ``'load_from': 'before/seed_{seed}/epoch_4.pth'``
 begins each run with what another comparison has trained with its seed.
 """
 
 import argparse
-import runpy
 import shlex
 import signal
 import sys
@@ -42,13 +43,14 @@ from mmdiffkd.analysis.comparison import (
     folder_name,
     metric_of,
     plan,
+    read_variants,
     run_all,
     write_tables,
 )
 from mmdiffkd.analysis.training import ChildFailed
 
 
-def read_variants(args: argparse.Namespace) -> dict[str, tuple[str, dict]]:
+def rows(args: argparse.Namespace) -> dict[str, tuple[str, dict]]:
     """``{label: (config, options)}`` from the command line, in order."""
     labels = args.labels or [Path(config).stem for config in args.configs]
     if len(labels) != len(args.configs):
@@ -60,9 +62,20 @@ def read_variants(args: argparse.Namespace) -> dict[str, tuple[str, dict]]:
         (label, (config, {})) for label, config in zip(labels, args.configs)
     ]
     if args.variants:
-        variants += runpy.run_path(args.variants)['variants'].items()
+        try:
+            variants += read_variants(args.variants).items()
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
     if not variants:
         raise SystemExit('Give at least one CONFIG, or --variants FILE.')
+    if args.rows is not None:
+        labels = [label for label, _ in variants]
+        variants = [pair for pair in variants if args.rows in pair[0]]
+        if not variants:
+            raise SystemExit(
+                f'--rows {args.rows!r}: no label holds it; they are '
+                f'{", ".join(labels)}.'
+            )
     folders = [folder_name(label) for label, _ in variants]
     if len(set(folders)) < len(folders):
         raise SystemExit(f'Each method needs a label of its own: {folders}')
@@ -76,7 +89,16 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('configs', nargs='*', metavar='CONFIG')
     parser.add_argument('--labels', nargs='+', help='names, one a CONFIG')
-    parser.add_argument('--variants', help='a file with named variants')
+    parser.add_argument(
+        '--variants',
+        metavar='FILE[:NAME]',
+        help='a file with a dict of variants; default NAME: variants',
+    )
+    parser.add_argument(
+        '--rows',
+        metavar='TEXT',
+        help='only what has this in its label; default: everything',
+    )
     parser.add_argument(
         '--seeds', type=int, default=5, help='seeds 0 to N - 1; default: 5'
     )
@@ -129,7 +151,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    variants, seeds = read_variants(args), range(args.seeds)
+    variants, seeds = rows(args), range(args.seeds)
     first = next(iter(variants))
     metric = args.metric or default_metric(variants[first][0])
     try:

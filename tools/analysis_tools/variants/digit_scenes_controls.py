@@ -1,8 +1,15 @@
-"""DiffKD at the last map, and what it is compared with to see what helps.
+r"""DiffKD at the last map, and what it is compared with to see what helps.
 
 python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_controls.py \
     --work-dir work_dirs/controls --out work_dirs/controls/last_map
+
+``val`` has three weights for every control, a factor of three apart:
+
+python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
+    --jobs 2 --work-dir work_dirs/controls_val \
+    --out work_dirs/controls_val/last_map \
+    --variants tools/analysis_tools/variants/digit_scenes_controls.py:val
 """
 
 import runpy
@@ -51,7 +58,7 @@ ROWS = {
     'linear projector, batch norm': of('DiffKD', neck('LinearProjectorNeck')),
     'MSE, standardised': of('MSE', neck('StandardizedTargetNeck')),
 }
-#: Weights other than 1, chosen by digit_scenes_controls_val.py.
+#: Weights other than 1, chosen on val.
 CHOSEN: dict[str, float] = {
     'DiffKD, 1 step': 3.0,
     'DiffKD, no diffusion loss': 0.3,
@@ -63,9 +70,20 @@ CHOSEN: dict[str, float] = {
     'linear projector, batch norm': 3.0,
 }
 
+
+def weighted(label: str, weight: float) -> tuple[str, dict]:
+    """A row by its weight."""
+    config, options = ROWS[label]
+    return config, options | {f'{ENTRY}.weight': weight}
+
+
 #: The first is what the others are compared with.
 plain = ('DiffKD', 'student alone', 'MSE', 'PKD', 'ReviewKD')
 variants = {label: (CONFIGS[label], {}) for label in plain} | {
-    label: (config, {**options, f'{ENTRY}.weight': CHOSEN.get(label, 1.0)})
-    for label, (config, options) in ROWS.items()
+    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
 }
+val = {
+    f'{label}, weight {weight:g}': weighted(label, weight)
+    for label in ROWS
+    for weight in (0.3, 1.0, 3.0)
+} | {'PKD, weight 9': of('PKD', {f'{ENTRY}.weight': 9.0})}

@@ -1,8 +1,15 @@
-"""DiffKD at the logits, and what it is compared with to see what helps.
+r"""DiffKD at the logits, and what it is compared with to see what helps.
 
 python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_logits.py \
     --work-dir work_dirs/controls --out work_dirs/controls/logits
+
+``val`` has three weights for every row, a factor of three apart:
+
+python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
+    --jobs 2 --work-dir work_dirs/controls_val \
+    --out work_dirs/controls_val/logits \
+    --variants tools/analysis_tools/variants/digit_scenes_logits.py:val
 """
 
 import runpy
@@ -42,7 +49,7 @@ ROWS = {
     'DiffKD, pooled, and KD': of('KD', pooled('DiffKDNeck')),
     'MSE, pooled, and KD': of('KD', pooled('ProjectionNeck')),
 }
-#: Weights other than 1, once chosen by digit_scenes_logits_val.py.
+#: Weights other than 1, chosen on val.
 CHOSEN: dict[str, float] = {}
 
 
@@ -57,4 +64,9 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
 
 variants = {'student alone': (CONFIGS['student alone'], {})} | {
     label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
+}
+val = {
+    f'{label}, weight {weight:g}': weighted(label, weight)
+    for label in ROWS
+    for weight in (0.3, 1.0, 3.0)
 }
