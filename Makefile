@@ -26,7 +26,7 @@ $(CLASSIFICATION) $(INSTALLED): setup.py mmdiffkd/version.py \
 
 $(CLASSIFICATION): PART := classification
 
-install: $(INSTALLED)  ## make .venv with the whole stack (about 12 minutes)
+install: $(INSTALLED)  ## make .venv with the whole stack (12 to 16 minutes)
 
 demo: $(CLASSIFICATION)  ## distil a small classifier, with a table and pictures
 	@$(BIN)/python -W 'ignore:Fail to import' tools/misc/demo.py

@@ -6,7 +6,7 @@ when digit_scenes_few_labels.py fine-tunes it.
 
 python tools/analysis_tools/compare_methods.py --seeds 5 --jobs 2 \
     --variants tools/analysis_tools/variants/digit_scenes_unlabelled.py \
-    --rows PKD --work-dir work_dirs/unlabelled
+    --rows "PKD, rate 0.03" --work-dir work_dirs/unlabelled
 """
 
 import runpy
