@@ -6,6 +6,7 @@ import torch
 from mmdiffkd.models.distillers import FrozenTeacher
 
 FAST = dict(fold_batch_norm=True, channels_last=True)
+PLAIN = dict(fold_batch_norm=False, channels_last=False)
 TAPS = ['backbone[-1]', 'head.fc']
 
 

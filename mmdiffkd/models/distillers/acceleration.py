@@ -1,10 +1,13 @@
 """Switches that make a teacher's forward pass faster, each of them checked."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .folding import fold_batch_norms
 from .spec import TeacherSpec
@@ -16,11 +19,18 @@ TOLERANCE = 1e-4
 COARSE_TOLERANCE = 0.5
 
 
+class _Moved(ValueError):
+    """A switch moves what the taps yield, or the network cannot take it."""
+
+
 @torch.no_grad()
 def accelerate(
     tapped: TappedNetwork, spec: TeacherSpec, key: str, label: str
-) -> None:
+) -> bool:
     """Apply a teacher's switches, and see that its taps yield what they did.
+
+    A switch that is None is applied where that is so, and left out where it
+    is not.
 
     Args:
         tapped (TappedNetwork): The teacher's network, with its weights.
@@ -28,12 +38,16 @@ def accelerate(
         key (str): Where it stands in the distiller's config, for messages.
         label (str): What the log calls it.
 
+    Returns:
+        bool: Whether images are to be given with channels last.
+
     Raises:
-        ValueError: If a switch does not fit the network.
+        ValueError: If a switch that is on does not fit the network.
     """
-    if not (spec.fold_batch_norm or spec.channels_last or spec.dtype):
-        return
     network = tapped.network
+    switches = _Switches.of(spec, network)
+    if not (switches.fold or switches.layout or spec.dtype):
+        return False
     taps = list(tapped.taps.taps)
     device = next(network.parameters()).device
     # A GPU's coarser TF32 would hide an error, or look like one.
@@ -41,14 +55,21 @@ def accelerate(
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *tapped.input_shape, generator=generator)
     images = images.to(next(network.parameters()))
-    expected = tapped.read(images, taps)
+    try:
+        expected = tapped.read(images, taps)
+    except RuntimeError:
+        if switches.required or spec.dtype:
+            raise
+        # On a CPU some networks do not run: half precision, say.
+        network.to(device).eval()
+        return False
 
     def check(switch: str, limit: float) -> float:
         """How far a switch moves what the taps yield, relative to its norm."""
         try:
             found = tapped.read(images, taps)
         except RuntimeError as error:
-            raise ValueError(
+            raise _Moved(
                 f'`{key}.{switch}` is set, with which '
                 f'{type(network).__name__} cannot run on '
                 f'{images.device.type}: {error}. Leave it out.'
@@ -61,25 +82,46 @@ def accelerate(
         moved = torch.stack(parts).max().item()
         # Written so that NaN is refused.
         if not moved <= limit:
-            raise ValueError(
+            raise _Moved(
                 f'`{key}.{switch}` moves what the teacher yields by '
                 f'{moved:.1e} of its norm; more than {limit:g} is no '
                 'rounding. Leave it out.'
             )
         return moved
 
-    if spec.fold_batch_norm:
-        count = fold_batch_norms(network, lambda: tapped.read(images, taps))
-        print_log(
-            f'{label.capitalize()}: {count} batch norms folded', 'current'
+    def attempt(
+        switch: str, undo: Callable[[], None], limit: float = TOLERANCE
+    ) -> bool:
+        """Whether a switch holds; one that need not is taken back."""
+        try:
+            check(switch, limit)
+        except _Moved:
+            if getattr(spec, switch):
+                raise
+            undo()
+            return False
+        return True
+
+    if switches.fold:
+        count, restore = fold_batch_norms(
+            network, lambda: tapped.read(images, taps)
         )
-        check('fold_batch_norm', TOLERANCE)
-    if spec.channels_last:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+        holds = attempt('fold_batch_norm', restore)
+        if spec.fold_batch_norm or (holds and count):
+            print_log(
+                f'{label.capitalize()}: {count} batch norms folded', 'current'
+            )
+
+    def lay_out_plainly() -> None:
+        nonlocal images
+        images = images.contiguous()
+        _lay_out(network, torch.contiguous_format)
+
+    layout = switches.layout
+    if layout:
+        _lay_out(network, torch.channels_last)
         images = channels_last(images)
-        check('channels_last', TOLERANCE)
+        layout = attempt('channels_last', lay_out_plainly)
     network.to(device).eval()
     images = images.to(device)
     if spec.dtype is not None:
@@ -90,8 +132,37 @@ def accelerate(
             f'for random images differs by {moved:.1%} of its norm at most',
             'current',
         )
-    elif device.type != 'cpu':
-        check('channels_last', COARSE_TOLERANCE)
+    elif layout and device.type != 'cpu':
+        layout = attempt('channels_last', lay_out_plainly, COARSE_TOLERANCE)
+    return layout
+
+
+class _Switches(NamedTuple):
+    """What is to be tried, and whether any of it has to hold."""
+
+    fold: bool
+    layout: bool
+    required: bool
+
+    @classmethod
+    def of(cls, spec: TeacherSpec, network: nn.Module) -> '_Switches':
+        """Those of a teacher.
+
+        Without a word nothing is tried on a module that is given built, since
+        others may hold it, nor on a network without batch norms.
+        """
+        given = spec.fold_batch_norm, spec.channels_last
+        unsaid = not spec.is_built and any(
+            isinstance(module, _BatchNorm) for module in network.modules()
+        )
+        fold, layout = (unsaid if each is None else each for each in given)
+        return cls(fold, layout, any(given))
+
+
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=layout)
 
 
 def channels_last(images: Tensor) -> Tensor:

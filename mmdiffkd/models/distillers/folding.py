@@ -114,7 +114,9 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def fold_batch_norms(network: nn.Module, run: Callable[[], object]) -> int:
+def fold_batch_norms(
+    network: nn.Module, run: Callable[[], object]
+) -> tuple[int, Callable[[], None]]:
     """Fold batch norms into the convolutions before them, in place.
 
     What is folded becomes an identity; see :func:`find_pairs` for what is.
@@ -124,9 +126,11 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], object]) -> int:
         run (Callable): Runs it on a batch.
 
     Returns:
-        int: The number of batch norms folded.
+        tuple[int, Callable]: The number of batch norms folded, and a
+        function that puts everything back.
     """
     pairs = find_pairs(network, run)
+    values = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
     for conv, norm in pairs:
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
@@ -139,8 +143,19 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], object]) -> int:
         )
         conv.requires_grad_(False)
     folded = {norm for _, norm in pairs}
-    for module in list(network.modules()):
-        for name, child in module._modules.items():
-            if child in folded:
-                module._modules[name] = nn.Identity().eval()
-    return len(pairs)
+    places = [
+        (module, name, child)
+        for module in network.modules()
+        for name, child in module._modules.items()
+        if child in folded
+    ]
+    for module, name, _ in places:
+        module._modules[name] = nn.Identity().eval()
+
+    def restore() -> None:
+        for conv, weight, bias in values:
+            conv.weight, conv.bias = weight, bias
+        for module, name, norm in places:
+            module._modules[name] = norm
+
+    return len(pairs), restore

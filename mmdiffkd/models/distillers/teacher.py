@@ -47,7 +47,8 @@ class FrozenTeacher(nn.Module):
     Four switches make its forward pass faster. They take effect when the
     weights are loaded; the first two change neither what is computed (beyond
     rounding, which is checked then) nor what an evaluation of the network
-    needs, the last two apply to distillation alone, not to an evaluation.
+    needs, and where they are None, the check decides; the last two apply to
+    distillation alone, not to an evaluation.
 
     Args:
         config (str, Path, dict or Config): The teacher's whole config.
@@ -82,7 +83,7 @@ class FrozenTeacher(nn.Module):
         self.spec = spec
         self.checkpoint = spec.checkpoint
         self.input_size = spec.input_size
-        self.channels_last = spec.channels_last
+        self.channels_last = False
         self.dtype = spec.autocast_dtype
         #: The names of its classes, where the checkpoint tells them.
         self.classes: list[str] | None = None
@@ -240,7 +241,9 @@ class FrozenTeacher(nn.Module):
         # Some networks work out tables from their weights here.
         self.network.eval()
         if self.taps is not None and self.taps.taps:
-            accelerate(self._tapped, self.spec, self.key, self.label)
+            self.channels_last = accelerate(
+                self._tapped, self.spec, self.key, self.label
+            )
         self.is_loaded = True
 
     def check_loaded(self) -> None:

@@ -1,17 +1,20 @@
 import functools
 import re
+from collections import OrderedDict
 
 import pytest
 import tiny_recipes
 import torch
 from tiny_teachers import (
     FAST,
+    PLAIN,
     TAPS,
     build_teacher,
     frozen,
     saved,
     with_statistics,
 )
+from torch import nn
 
 from mmdiffkd.models.distillers import FrozenTeacher
 from mmdiffkd.utils import load_config
@@ -74,7 +77,7 @@ def test_fast_teachers_yield_the_same(family, tmp_path, log):
     network = FrozenTeacher(config, None).network
     path = saved(tmp_path, with_statistics(network))
     settings = dict(config=config, checkpoint=path)
-    plain = build_teacher(taps, (64, 64), **settings)
+    plain = build_teacher(taps, (64, 64), **settings, **PLAIN)
     fast = build_teacher(taps, (64, 64), **settings, **FAST)
     before, after = (len(norms_in(t.network)) for t in (plain, fast))
     assert before - after == folded
@@ -95,11 +98,11 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def tiny(checkpoint):
-    """Build the tiny teacher with some switches."""
+    """Build the tiny teacher with some switches, the others off."""
 
     def function(*taps, **switches):
-        settings = tiny_recipes.teacher(checkpoint=checkpoint, **switches)
-        return build_teacher(list(taps) or TAPS, **settings)
+        settings = tiny_recipes.teacher(checkpoint=checkpoint)
+        return build_teacher(list(taps) or TAPS, **settings | PLAIN | switches)
 
     return function
 
@@ -130,11 +133,59 @@ def test_a_tap_around_a_pair_does_not_hinder(tiny):
     assert moved(fast(images, taps), tiny(*taps)(images, taps)) <= 1e-4
 
 
-def test_switches_are_off_by_default(tiny, checkpoint):
-    network = tiny().network
+def test_switches_are_off_by_default(checkpoint):
+    network = build_teacher(
+        **tiny_recipes.teacher(checkpoint=checkpoint)
+    ).network
     state = torch.load(checkpoint, weights_only=True)
     assert network.state_dict().keys() == state.keys()
     assert network.backbone.conv1.weight.is_contiguous()
+
+
+AUTOMATIC = dict.fromkeys(FAST)
+
+
+def test_none_is_on_where_the_check_passes(tiny, log):
+    teacher, fast = tiny(**AUTOMATIC), tiny(**FAST)
+    assert 'batch norms folded' in log.text and teacher.channels_last
+    assert not norms_in(teacher.network)
+    images = torch.rand(2, 3, 16, 16)
+    assert moved(teacher(images, TAPS), fast(images, TAPS)) == 0
+
+
+def test_a_network_without_batch_norm_stays_as_it_is():
+    network = nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(3, 4, 3), relu=nn.ReLU())
+    )
+    teacher = FrozenTeacher(
+        module=lambda: network, checkpoint=None, **AUTOMATIC
+    )
+    teacher.attach(['relu'], (3, 16, 16))
+    teacher.init_weights()
+    assert not teacher.channels_last
+    assert network.conv.weight.is_contiguous()
+
+
+def test_a_module_that_is_given_built_stays_as_it_is():
+    """Others may hold it."""
+    network = frozen().network
+    with_statistics(network)
+    teacher = FrozenTeacher(module=network, **AUTOMATIC)
+    teacher.attach(['head.fc'], (3, 16, 16))
+    teacher.init_weights()
+    assert norms_in(network) and not teacher.channels_last
+
+
+def test_what_does_not_run_on_a_cpu_stays_as_it_is(checkpoint, monkeypatch):
+    teacher = frozen(checkpoint=checkpoint, **AUTOMATIC)
+    teacher.attach(['head.fc'], (3, 16, 16))
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError('not implemented for this type')
+
+    monkeypatch.setattr(teacher.network.backbone, 'forward', refuse)
+    teacher.init_weights()
+    assert norms_in(teacher.network) and not teacher.channels_last
 
 
 def test_fast_teacher_is_evaluated_as_the_plain_one(tiny):
@@ -245,8 +296,8 @@ def test_compiled_forward_yields_the_same(tiny, dtype):
 @pytest.mark.parametrize(
     'switch, value, cure',
     [
-        ('fold_batch_norm', 'yes', 'True or False'),
-        ('channels_last', 1, 'True or False'),
+        ('fold_batch_norm', 'yes', 'True, False or None'),
+        ('channels_last', 1, 'True, False or None'),
         ('compile', 'inductor', 'True or False'),
         ('dtype', 'bf16', "'bfloat16', 'float16'"),
         ('dtype', [], "'bfloat16', 'float16'"),
@@ -259,23 +310,40 @@ def test_unknown_values_are_errors(switch, value, cure):
     assert cure in str(error.value)
 
 
-def test_a_layout_that_a_network_cannot_take_is_an_error(checkpoint):
-    teacher = frozen(checkpoint=checkpoint, channels_last=True)
+@pytest.mark.parametrize('said', [True, None])
+def test_a_layout_that_a_network_cannot_take(checkpoint, said):
+    switches = dict(fold_batch_norm=said, channels_last=said)
+    teacher = frozen(checkpoint=checkpoint, **switches)
     teacher.attach(['head.fc'], (3, 16, 16))
     teacher.network.neck.forward = lambda maps: (
         maps[-1].view(len(maps[-1]), -1)[:, :24],
     )
-    with pytest.raises(ValueError, match='teacher.channels_last.*Leave it'):
-        teacher.init_weights()
+    if said:
+        with pytest.raises(ValueError, match='teacher.channels_last.*Leave'):
+            teacher.init_weights()
+        return
+    teacher.init_weights()
+    assert not teacher.channels_last
+    assert teacher.network.backbone.conv1.weight.is_contiguous()
+    assert not norms_in(teacher.network)
+    teacher(torch.rand(2, 3, 16, 16), ['head.fc'])
 
 
-def test_a_network_that_folding_would_change_is_an_error(checkpoint):
-    teacher = frozen(checkpoint=checkpoint, fold_batch_norm=True)
+@pytest.mark.parametrize('said', [True, None])
+def test_a_network_that_folding_would_change(checkpoint, said):
+    switches = dict(fold_batch_norm=said, channels_last=said)
+    teacher = frozen(checkpoint=checkpoint, **switches)
     teacher.attach(['head.fc'], (3, 16, 16))
     # Beyond what a run can see: a function of whether the norm is there.
     pool = teacher.network.neck.forward
     teacher.network.neck.forward = lambda maps: tuple(
         value * (1 + len(norms_in(teacher.network))) for value in pool(maps)
     )
-    with pytest.raises(ValueError, match='teacher.fold_batch_norm` moves'):
-        teacher.init_weights()
+    if said:
+        with pytest.raises(ValueError, match='teacher.fold_batch_norm` moves'):
+            teacher.init_weights()
+        return
+    before = len(norms_in(teacher.network))
+    teacher.init_weights()
+    assert len(norms_in(teacher.network)) == before
+    assert teacher.channels_last

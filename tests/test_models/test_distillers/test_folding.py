@@ -30,11 +30,17 @@ def names(network):
 
 def check_equal(network, expected_count):
     """Fold, and see that the function is the same and the norms are gone."""
-    before = network(IMAGES)
-    count = fold_batch_norms(network, lambda: network(IMAGES))
+    before, state = network(IMAGES), network.state_dict()
+    count, restore = fold_batch_norms(network, lambda: network(IMAGES))
     assert count == expected_count
-    assert torch.allclose(network(IMAGES), before, rtol=1e-4, atol=1e-5)
+    folded = network(IMAGES)
+    assert torch.allclose(folded, before, rtol=1e-4, atol=1e-5)
     assert not any(p.requires_grad for p in network.parameters())
+    restore()
+    assert torch.equal(network(IMAGES), before)
+    assert network.state_dict().keys() == state.keys()
+    fold_batch_norms(network, lambda: network(IMAGES))
+    assert torch.equal(network(IMAGES), folded)
 
 
 def norms_in(network):

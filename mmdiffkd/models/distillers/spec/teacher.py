@@ -99,17 +99,19 @@ class TeacherSpec(Spec):
         'Write a tuple of module paths.',
         (),
     )
-    fold_batch_norm: bool = field(
+    fold_batch_norm: bool | None = field(
         'Fold batch norms into the convolutions before them; never one with '
-        'a tap on it. A tap that differs by more than 1e-4 of its norm stops '
-        'the run.',
-        'Use True or False.',
+        'a tap on it. None: where no tap differs by more than 1e-4 of its '
+        'norm, but not in a module that is given built. True: a larger '
+        'difference stops the run.',
+        'Use True, False or None.',
         False,
     )
-    channels_last: bool = field(
+    channels_last: bool | None = field(
         "Keep the channels of an image's position side by side in memory, "
-        'which convolutions prefer.',
-        'Use True or False.',
+        'which convolutions prefer. None: likewise, in networks with batch '
+        'norms.',
+        'Use True, False or None.',
         False,
     )
     dtype: Literal['bfloat16', 'float16'] | None = field(
@@ -124,6 +126,11 @@ class TeacherSpec(Spec):
         'Use True or False.',
         False,
     )
+
+    @property
+    def is_built(self) -> bool:
+        """Whether `module` is a network rather than what makes one."""
+        return isinstance(self.module, nn.Module)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
