@@ -147,8 +147,8 @@ def benchmark_distiller(
     Returns:
         tuple[dict, str]: ``batch``, ``rows`` (one for each of
         :func:`parts_of`), ``ratio`` and ``ratio_by_macs`` (the whole step
-        over student and teachers), ``rest_ms`` (in no part), with a reference
-        ``compared``; and the tables.
+        over student and teachers), ``rest_ms`` and ``rest_faults`` (in no
+        part), with a reference ``compared``; and the tables.
     """
     model = build_distiller(config, settings)
     inputs, data_samples = batch_for(model, config)
@@ -163,13 +163,16 @@ def benchmark_distiller(
         'ratio_by_macs': whole['gmacs']
         / sum(row['gmacs'] for row in networks),
         'rest_ms': whole['ms'] - sum(row['ms'] for row in rows[:-1]),
+        'rest_faults': whole['page_faults']
+        - sum(row['page_faults'] for row in rows[:-1]),
     }
     texts = [
         table(rows, PART_COLUMNS),
         f'Batch {result["batch"]}. The whole step over student and teacher '
         f'forward: {result["ratio"]:.2f}, by multiply-adds '
         f'{result["ratio_by_macs"]:.2f}. In no part: '
-        f'{result["rest_ms"]:.1f} ms.',
+        f'{result["rest_ms"]:.1f} ms and {result["rest_faults"]:,} page '
+        'faults.',
     ]
     if settings.reference:
         necks = {

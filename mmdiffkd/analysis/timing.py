@@ -4,6 +4,7 @@ import contextlib
 import gc
 import platform
 import re
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,20 +114,24 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
 
     Returns:
         list[dict]: A row for each part: ``part``, ``ms`` (median),
-        ``ms_low`` and ``ms_high`` (quartiles), ``peak_mib``, ``gmacs``, and
-        ``all_ms``, the time of each repetition.
+        ``ms_low`` and ``ms_high`` (quartiles), ``page_faults`` (median; pages
+        of memory that the system had to provide), ``peak_mib``, ``gmacs``,
+        and ``all_ms``, the time of each repetition.
     """
     for _ in range(WARM_UP):
         for part in parts:
             part.reset()
             part.run()
     times: dict[str, list[float]] = {part.name: [] for part in parts}
+    faults: dict[str, list[int]] = {part.name: [] for part in parts}
     gc.collect()
     gc.disable()
     try:
         for _ in track(range(settings.repetitions), 'Timing', 'rounds'):
             for part in parts:
+                before = _page_faults()
                 times[part.name].append(1e3 * settings.seconds(part))
+                faults[part.name].append(_page_faults() - before)
     finally:
         gc.enable()
     rows = []
@@ -141,6 +146,7 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
                 'ms': float(middle),
                 'ms_low': float(low),
                 'ms_high': float(high),
+                'page_faults': int(np.median(faults[part.name])),
                 'peak_mib': peak / MIB,
                 'gmacs': _gmacs(part),
                 'all_ms': times[part.name],
@@ -148,6 +154,11 @@ def measure(parts: Sequence[Part], settings: Settings) -> list[dict]:
         )
         part.reset()
     return rows
+
+
+def _page_faults() -> int:
+    """Those of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _gmacs(part: Part) -> float:

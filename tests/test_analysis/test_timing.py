@@ -1,3 +1,5 @@
+import mmap
+
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,16 @@ def test_parts_run_in_turn(slow_items, capsys):
     for row in rows:
         assert len(row['all_ms']) == 3
         assert row['ms_low'] <= row['ms'] <= row['ms_high']
+
+
+def test_memory_that_the_system_provides_is_counted():
+    def fill():
+        with mmap.mmap(-1, 2**24) as pages:
+            pages.write(bytes(2**24))
+
+    parts = [Part('new', fill), Part('none', lambda: None)]
+    new, none = measure(parts, Settings(CPU, repetitions=3))
+    assert new['page_faults'] > none['page_faults']
 
 
 def test_arithmetic_of_both_passes():

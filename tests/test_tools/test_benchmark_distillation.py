@@ -12,7 +12,8 @@ from mmdiffkd.analysis import benchmark_neck
 from mmdiffkd.analysis.benchmark_step import TEACHERS
 
 TOOL = 'analysis_tools/benchmark_distillation.py'
-ROW = {'part', 'ms', 'ms_low', 'ms_high', 'peak_mib', 'gmacs', 'all_ms'}
+ROW = {'part', 'ms', 'ms_low', 'ms_high', 'page_faults', 'peak_mib'}
+ROW |= {'gmacs', 'all_ms'}
 SMALL_CASES = {
     'maps': ((4, 6, 5, 5), {'latent_channels': 8}),
     'logits': ((4, 10), {'feature': 'vector'}),
@@ -82,6 +83,7 @@ def test_distiller(run, recipe, tmp_path):
     ratio = whole['ms'] / (student['ms'] + teacher['ms'])
     assert result['ratio'] == pytest.approx(ratio)
     assert f'over student and teacher forward: {ratio:.2f}' in text
+    assert f'{result["rest_faults"]:,} page faults.' in text
     assert result['batch'] == [4, 3, 16, 16]
     assert result['environment']['torch'] == torch.__version__
     assert plot.stat().st_size > 5000

@@ -45,7 +45,7 @@ TWO_ENTRIES = {
     f'{AGAIN}.weight': 4.5,
 }
 #: The logits of both are averaged.
-variants = {
+logits = {
     'student alone': (CONFIGS['student alone'], {}),
     'KD, first': (CONFIGS['KD'], {}),
     'KD, second': (CONFIGS['KD'], SECOND),
@@ -53,7 +53,10 @@ variants = {
         CONFIGS['KD'],
         BOTH | {'model.distill.logits.teacher': ['first', 'second']},
     ),
+}
+maps = {
     'PKD, first': (CONFIGS['PKD'], {}),
     'PKD, second': (CONFIGS['PKD'], SECOND),
     'PKD, both': (CONFIGS['PKD'], BOTH | TWO_ENTRIES),
 }
+variants = logits | maps
