@@ -29,6 +29,7 @@ from mmdiffkd.analysis.distill_config import (
 from mmdiffkd.analysis.macs import costs_of, describe
 from mmdiffkd.analysis.training import TOOLS
 from mmdiffkd.models.distillers.presets import METHODS
+from mmdiffkd.utils.freed_memory import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:
@@ -112,4 +113,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     main()

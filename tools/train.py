@@ -18,6 +18,7 @@ from mmdiffkd.utils.command_line import (
     read_run_config,
 )
 from mmdiffkd.utils.data_root import check_data_root
+from mmdiffkd.utils.freed_memory import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     main()

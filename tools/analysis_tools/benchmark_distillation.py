@@ -56,6 +56,7 @@ from mmdiffkd.analysis.comparison import read_variants
 from mmdiffkd.analysis.timing import Settings, environment
 from mmdiffkd.analysis.training import Run
 from mmdiffkd.utils import is_distiller
+from mmdiffkd.utils.freed_memory import keep_freed_memory
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: What needs no CONFIG.
@@ -204,4 +205,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     main()
