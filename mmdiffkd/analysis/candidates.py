@@ -1,9 +1,8 @@
 """Denoisers that may earn their keep, to be measured beside DiffKD's.
 
-They are candidates, not methods: docs/what_the_denoiser_does.md has what they
-brought. A config names one by its path, as those of
-:mod:`~mmdiffkd.analysis.controls`. ``z`` are logits or class maps, ``f``
-features, ``sg`` stops the gradient.
+They are candidates, not methods, and none was measured yet. A config names
+one by its path, as those of :mod:`~mmdiffkd.analysis.controls`. ``z`` are
+logits or class maps, ``f`` features, ``sg`` stops the gradient.
 """
 
 import math
@@ -14,12 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdiffkd.models.diffusion import NoiseSchedule
-from mmdiffkd.models.diffusion.blocks import (
-    batch_norm,
-    is_map,
-    mlp,
-    pointwise,
-)
+from mmdiffkd.models.diffusion.blocks import batch_norm, pointwise
 from mmdiffkd.models.necks import DiffKDNeck, ProjectionNeck
 from mmdiffkd.models.necks.aligned import Aligned
 from mmdiffkd.models.necks.base import DistillNeck
@@ -262,13 +256,12 @@ def standardized(logits: Tensor) -> Tensor:
 class StandardizedLogitsNeck(DistillNeck):
     """Both sides standardised over classes; nothing is trained."""
 
-    @wraps(ProjectionNeck.__init__)
     def __init__(
         self,
-        student_channels=None,
-        teacher_channels=None,
-        feature='map',
-        init_cfg=None,
+        student_channels: int | None = None,
+        teacher_channels: int | None = None,
+        feature: str = 'map',
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.set_channels(student_channels, teacher_channels)
@@ -323,19 +316,16 @@ class RefinedTargetNeck(StandardizedLogitsNeck):
     Both sides are standardised over classes.
     """
 
-    @wraps(ProjectionNeck.__init__)
+    @wraps(StandardizedLogitsNeck.__init__)
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        channels = self.teacher_channels
-        if is_map(self.feature):
-            self.network = nn.Sequential(
-                pointwise(channels, 4 * channels, 'map'),
-                batch_norm(4 * channels, 'map'),
-                nn.ReLU(inplace=True),
-                pointwise(4 * channels, channels, 'map'),
-            )
-        else:
-            self.network = nn.Sequential(*mlp(channels, 4))
+        channels, feature = self.teacher_channels, self.feature
+        self.network = nn.Sequential(
+            pointwise(channels, 4 * channels, feature),
+            batch_norm(4 * channels, feature),
+            nn.ReLU(inplace=True),
+            pointwise(4 * channels, channels, feature),
+        )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Aligned:
         """See the class."""

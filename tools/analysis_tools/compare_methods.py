@@ -22,8 +22,10 @@ from a file (``--variants grid.py``) that defines::
 
 A file may define several such dicts, and ``--variants grid.py:val`` takes the
 one that is called ``val``.
-A text in it may hold {seed}: ``'load_from': 'before/seed_{seed}/epoch_4.pth'``
-begins each run with what another comparison has trained with its seed.
+
+A text in a variant may hold {seed}:
+``'load_from': 'before/seed_{seed}/epoch_4.pth'`` begins each run with what
+another comparison has trained with its seed.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 r"""A student with few labels: alone, distilled, or pre-trained without any.
 
-All of them take as many steps: six epochs of all images, or as many over
+All of them take about as many steps: six epochs of all images, or as many over
 fewer images. The pre-trained one takes the first four without labels, see
 digit_scenes_unlabelled.py, and the last two with labels, without a teacher.
 
