@@ -1,23 +1,14 @@
-"""Comparing methods over the same seeds: runs, statistics and tables."""
+"""Comparing methods over the same seeds: which runs, and what they gave."""
 
-import csv
-import math
 import re
 import runpy
-import statistics
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from scipy import stats
-
 from mmdiffkd.utils import load_config, teachers_of
 from mmdiffkd.utils.command_line import package_of
-from mmdiffkd.visualization.training_curves import PALETTE
 
-from .tables import markdown
 from .training import (
     ChildFailed,
     OtherSettings,
@@ -27,7 +18,6 @@ from .training import (
     train,
 )
 
-CONFIDENCE = 0.95
 #: What is compared, by the package of the recipe; higher is better.
 METRICS = {
     'mmpretrain': 'accuracy/top1',
@@ -65,6 +55,75 @@ def read_variants(named: str) -> dict[str, tuple[str, dict]]:
             f'{", ".join(tables) or "none"}: write FILE:NAME.'
         )
     return dict(found[name])
+
+
+def choose_rows(
+    configs: Sequence[str],
+    labels: Sequence[str] | None = None,
+    variants: str | None = None,
+    text: str | None = None,
+) -> dict[str, tuple[str, dict]]:
+    """The rows of a comparison, in order.
+
+    Args:
+        configs (Sequence[str]): Configs, each a row.
+        labels (Sequence[str], optional): Their labels. Defaults to None:
+            their file names.
+        variants (str, optional): What :func:`read_variants` takes, for rows
+            after these. Defaults to None.
+        text (str, optional): Only rows with this in their label. Defaults to
+            None, all.
+
+    Raises:
+        ValueError: If there is no row, or labels do not fit.
+    """
+    labels = labels or [Path(config).stem for config in configs]
+    if len(labels) != len(configs):
+        raise ValueError(
+            f'--labels names {len(labels)} methods, but there are '
+            f'{len(configs)} configs: give one label each.'
+        )
+    rows = [(label, (config, {})) for label, config in zip(labels, configs)]
+    if variants:
+        rows += read_variants(variants).items()
+    if not rows:
+        raise ValueError('Give at least one CONFIG, or --variants FILE.')
+    if text is not None:
+        labels = [label for label, _ in rows]
+        rows = [row for row in rows if text in row[0]]
+        if not rows:
+            raise ValueError(
+                f'--rows {text!r}: no label holds it; they are '
+                f'{", ".join(labels)}.'
+            )
+    folders = [folder_name(label) for label, _ in rows]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f'Each method needs a label of its own: {folders}')
+    return dict(rows)
+
+
+def weighted_rows(
+    labels: Iterable[str],
+    row: Callable[[str, float], tuple[str, dict]],
+    chosen: Mapping[str, float],
+    grid: Sequence[float],
+) -> tuple[dict[str, tuple[str, dict]], dict[str, tuple[str, dict]]]:
+    """Rows at the weights that were chosen, and the grid to choose from.
+
+    Args:
+        labels (Iterable[str]): The rows.
+        row (Callable): Gives a label's config and options at a weight.
+        chosen (Mapping[str, float]): The weights by label; 1 where a label
+            is missing.
+        grid (Sequence[float]): The weights to choose from.
+    """
+    at_chosen = {label: row(label, chosen.get(label, 1.0)) for label in labels}
+    at_all = {
+        f'{label}, weight {weight:g}': row(label, weight)
+        for label in labels
+        for weight in grid
+    }
+    return at_chosen, at_all
 
 
 def folder_name(label: str) -> str:
@@ -214,181 +273,3 @@ def run_all(
             'Start the same command again: finished runs are kept.'
         )
     return results
-
-
-def summarise(values: Mapping[str, Sequence[float]]) -> dict[str, dict]:
-    """Compare methods over the same seeds, with the first of them.
-
-    Args:
-        values (Mapping[str, Sequence[float]]): Method to its metric, one
-            value a seed, the seeds in the same order everywhere.
-
-    Returns:
-        dict[str, dict]: For each method ``mean`` and ``sd`` (sample standard
-        deviation), and for all but the first ``gain`` (mean paired
-        difference), ``low`` and ``high``: its 95 % confidence interval by
-        Student's t over seeds, and ``p``: the probability of such a
-        difference, or of a larger one, if there is none, by the same test
-        and corrected for the number of methods by :func:`holm`. NaN where
-        one seed is not enough.
-
-    Raises:
-        ValueError: If a method has another number of seeds.
-    """
-    first = next(iter(values))
-    summary = {}
-    for label, column in values.items():
-        summary[label] = {
-            'mean': statistics.fmean(column),
-            'sd': statistics.stdev(column) if len(column) > 1 else math.nan,
-        }
-        if label == first:
-            continue
-        pairs = zip(values[first], column, strict=True)
-        gains = [after - before for before, after in pairs]
-        with warnings.catch_warnings():
-            # One seed gives NaN, and equal gains an interval of width 0.
-            warnings.simplefilter('ignore')
-            test = stats.ttest_rel(column, values[first])
-            low, high = test.confidence_interval(CONFIDENCE)
-        summary[label] |= {
-            'gain': statistics.fmean(gains),
-            'low': float(low),
-            'high': float(high),
-            'p': float(test.pvalue),
-        }
-    others = [
-        row
-        for row in summary.values()
-        if not math.isnan(row.get('p', math.nan))
-    ]
-    for row, p in zip(others, holm([row['p'] for row in others])):
-        row['p'] = p
-    return summary
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Probabilities corrected for their number, in the same order.
-
-    If a method is called different where its corrected value is below 0.05,
-    the chance that any such call is wrong is below 0.05.
-
-    Source: Holm, "A simple sequentially rejective multiple test procedure"
-    (1979).
-    """
-    corrected, highest = list(values), 0.0
-    order = sorted(range(len(values)), key=values.__getitem__)
-    for rank, at in enumerate(order):
-        factor = len(values) - rank
-        highest = max(highest, min(1.0, factor * values[at]))
-        corrected[at] = highest
-    return corrected
-
-
-def write_tables(
-    values: Mapping[str, Sequence[float]],
-    times: Mapping[str, Sequence[float]],
-    seeds: Sequence[int],
-    metric: str,
-    note: str,
-    prefix: Path,
-) -> str:
-    """Write ``prefix.md``, ``prefix.csv`` and ``prefix.png``.
-
-    Args:
-        values (Mapping[str, Sequence[float]]): See :func:`summarise`.
-        times (Mapping[str, Sequence[float]]): Method to seconds a step, one
-            value a seed.
-        seeds (Sequence[int]): The seeds, in the order of the values.
-        metric (str): Name of the metric.
-        note (str): A paragraph under the Markdown table.
-        prefix (Path): The files' path without ending.
-
-    Returns:
-        str: The Markdown.
-    """
-    summary = summarise(values)
-    first = next(iter(values))
-    rows, cells = [], []
-    for label, row in summary.items():
-        ratio = statistics.fmean(
-            b / a for a, b in zip(times[first], times[label])
-        )
-        by_seed = {f'seed {s}': v for s, v in zip(seeds, values[label])}
-        rows.append({'method': label, **row, 'time_ratio': ratio, **by_seed})
-        spread = '' if math.isnan(row['sd']) else f'{row["sd"]:.2f}'
-        gain = _gain_and_interval(row)
-        p = row.get('p', math.nan)
-        chance = '< 0.001' if p < 1e-3 else f'{p:.3f}'
-        chance = '' if math.isnan(p) else chance
-        mean = f'{row["mean"]:.2f}'
-        cells.append([label, mean, spread, gain, chance, f'{ratio:.2f}x'])
-    gain = f'gain over {first} (95 % CI)'
-    head = ['', metric, 'sd', gain, 'p (Holm)', 'time a step']
-    table = markdown(head, cells)
-    text = f'{table}\n\n{note}\n'
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    Path(f'{prefix}.md').write_text(text)
-    with Path(f'{prefix}.csv').open('w', newline='') as file:
-        columns = dict.fromkeys(key for row in rows[::-1] for key in row)
-        writer = csv.DictWriter(file, list(columns), lineterminator='\n')
-        writer.writeheader()
-        for row in rows:
-            figures = {k: v for k, v in row.items() if isinstance(v, float)}
-            rounded = {k: round(v, 4) for k, v in figures.items()}
-            writer.writerow(row | rounded)
-    _plot(values, summary, metric, Path(f'{prefix}.png'))
-    return text
-
-
-def _gain_and_interval(row: Mapping) -> str:
-    if 'gain' not in row:
-        return ''
-    gain = f'{row["gain"]:+.2f}'
-    if math.isnan(row['low']):
-        return gain
-    return f'{gain} ({row["low"]:+.2f} to {row["high"]:+.2f})'
-
-
-def _plot(
-    values: Mapping[str, Sequence[float]],
-    summary: Mapping[str, Mapping],
-    metric: str,
-    out: Path,
-) -> None:
-    """Draw a dot a seed, beside it the paired gains and their interval."""
-    labels = list(values)
-    figure = Figure(
-        figsize=(9, 1.2 + 0.45 * len(labels)), dpi=120, layout='constrained'
-    )
-    left, right = figure.subplots(1, 2, sharey=True)
-    for at, label in enumerate(labels):
-        colour = PALETTE[at % len(PALETTE)]
-        dots = {'color': colour, 'alpha': 0.55, 'ls': '', 'marker': 'o'}
-        bar = {'color': colour, 'marker': '|', 'ms': 18, 'mew': 2}
-        row, column = summary[label], values[label]
-        left.plot(column, [at] * len(column), markersize=5, **dots)
-        left.plot(row['mean'], at, **bar)
-        if at:
-            gains = [b - a for a, b in zip(values[labels[0]], column)]
-            right.plot(gains, [at] * len(gains), markersize=5, **dots)
-            right.plot(row['gain'], at, **bar)
-            ends = [row['low'], row['high']]
-            right.plot(ends, [at, at], color=colour, linewidth=2)
-    right.axvline(0, color='0.4', linewidth=1)
-    left.set_yticks(range(len(labels)), labels)
-    left.set_ylim(len(labels) - 0.5, -0.5)
-    left.set_xlabel(f'{metric} (last epoch)')
-    right.set_xlabel(f'gain over {labels[0]}')
-    left.set_title('a dot a seed\nbar: mean', fontsize=10, loc='left')
-    right.set_title(
-        'difference by seed\nbar: mean, line: 95 % interval',
-        fontsize=10,
-        loc='left',
-    )
-    for axes in (left, right):
-        axes.grid(axis='x', color='0.9')
-        axes.set_axisbelow(True)
-        axes.spines[['top', 'right', 'left']].set_visible(False)
-        axes.tick_params(axis='y', length=0)
-    figure.savefig(out)

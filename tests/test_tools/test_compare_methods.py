@@ -168,9 +168,23 @@ def test_some_of_the_rows(fake, monkeypatch, capsys):
     assert not (fake / 'out/alone-100').exists()
 
 
+def test_what_a_table_has_is_not_trained_again(fake, monkeypatch, capsys):
+    table = fake / 'known.csv'
+    table.write_text('method,seed 0,seed 1\nplain,10.0,20.0\n')
+    arguments = [str(fake / 'plain.py'), '--work-dir', str(fake / 'out')]
+    arguments += ['--known', str(table), '--seeds', '3']
+    run_tool(monkeypatch, TOOL, *arguments)
+    out = capsys.readouterr().out
+    assert '[1/1] plain, seed 2' in out and '2 figures are those of' in out
+    # 10 and 20, and the 42 of seed 2.
+    assert '| plain | 24.00 |' in out
+    assert not (fake / 'out/plain/seed_0').exists()
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
+        (['a.py', '--known', 'b.csv'], '--known b.csv: no table'),
         ([], 'at least one CONFIG'),
         (['a.py', '--rows', 'b'], r"--rows 'b': no label holds it.* a\."),
         (['a.py', '--labels', 'a', 'b'], '2 methods'),

@@ -23,6 +23,9 @@ from a file (``--variants grid.py``) that defines::
 A file may define several such dicts, and ``--variants grid.py:val`` takes the
 one that is called ``val``.
 
+A table that was written before counts as done: with ``--known table.csv`` its
+seeds are not trained again, so that five more seeds need no old weights.
+
 A text in a variant may hold {seed}:
 ``'load_from': 'before/seed_{seed}/epoch_4.pth'`` begins each run with what
 another comparison has trained with its seed.
@@ -41,47 +44,14 @@ from mmengine.config import DictAction
 from mmdiffkd.analysis.comparison import (
     METRICS,
     SPLITS,
+    choose_rows,
     default_metric,
-    folder_name,
     metric_of,
     plan,
-    read_variants,
     run_all,
-    write_tables,
 )
+from mmdiffkd.analysis.comparison_tables import read_table, write_tables
 from mmdiffkd.analysis.training import ChildFailed
-
-
-def rows(args: argparse.Namespace) -> dict[str, tuple[str, dict]]:
-    """``{label: (config, options)}`` from the command line, in order."""
-    labels = args.labels or [Path(config).stem for config in args.configs]
-    if len(labels) != len(args.configs):
-        raise SystemExit(
-            f'--labels names {len(labels)} methods, but there are '
-            f'{len(args.configs)} configs: give one label each.'
-        )
-    variants = [
-        (label, (config, {})) for label, config in zip(labels, args.configs)
-    ]
-    if args.variants:
-        try:
-            variants += read_variants(args.variants).items()
-        except ValueError as error:
-            raise SystemExit(str(error)) from None
-    if not variants:
-        raise SystemExit('Give at least one CONFIG, or --variants FILE.')
-    if args.rows is not None:
-        labels = [label for label, _ in variants]
-        variants = [pair for pair in variants if args.rows in pair[0]]
-        if not variants:
-            raise SystemExit(
-                f'--rows {args.rows!r}: no label holds it; they are '
-                f'{", ".join(labels)}.'
-            )
-    folders = [folder_name(label) for label, _ in variants]
-    if len(set(folders)) < len(folders):
-        raise SystemExit(f'Each method needs a label of its own: {folders}')
-    return dict(variants)
 
 
 def parse_args() -> argparse.Namespace:
@@ -103,6 +73,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--seeds', type=int, default=5, help='seeds 0 to N - 1; default: 5'
+    )
+    parser.add_argument(
+        '--known',
+        type=Path,
+        metavar='CSV',
+        help='a table of this tool of the same rows on the same split: what '
+        'is in it is not trained again; default: none',
     )
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/compare_methods')
@@ -153,10 +130,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    variants, seeds = rows(args), range(args.seeds)
-    first = next(iter(variants))
-    metric = args.metric or default_metric(variants[first][0])
+    seeds = range(args.seeds)
     try:
+        variants = choose_rows(
+            args.configs, args.labels, args.variants, args.rows
+        )
+        known = read_table(args.known) if args.known else {}
+        first = next(iter(variants))
+        metric = args.metric or default_metric(variants[first][0])
         runs = plan(
             variants,
             seeds,
@@ -164,9 +145,10 @@ def main() -> None:
             args.teacher_checkpoint,
             args.cfg_options,
         )
+        to_do = {key: run for key, run in runs.items() if key not in known}
         args.work_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(args.work_dir / 'compare_methods.lock', timeout=0):
-            results = run_all(runs, args.split, metric, args.jobs)
+            results = run_all(to_do, args.split, metric, args.jobs)
     except Timeout:
         sys.exit(
             f'--work-dir {args.work_dir}: another comparison is at work '
@@ -174,18 +156,22 @@ def main() -> None:
         )
     except (ChildFailed, ValueError) as error:
         sys.exit(str(error))
-    by_label = {
-        label: [results[label, seed] for seed in seeds] for label in variants
+    figures = known | {
+        key: metric_of(result, metric) for key, result in results.items()
     }
     values = {
-        label: [metric_of(result, metric) for result in found]
-        for label, found in by_label.items()
+        label: [figures[label, seed] for seed in seeds] for label in variants
     }
     times = {
-        label: [result['seconds_per_step'] for result in found]
-        for label, found in by_label.items()
+        label: {
+            seed: results[label, seed]['seconds_per_step']
+            for seed in seeds
+            if (label, seed) in results
+        }
+        for label in variants
     }
     resumed = sum(result['resumed'] for result in results.values())
+    taken = len(runs) - len(to_do)
     note = (
         f'{len(seeds)} seeds, {args.split} scenes, last epoch (not the best '
         'one); gain: mean difference to the run of the same seed, interval '
@@ -193,6 +179,7 @@ def main() -> None:
         f'number of methods (Holm); time a step: median over a run, as a '
         f'ratio to {first}.'
         + (f' {resumed} runs were resumed.' if resumed else '')
+        + (f' {taken} figures are those of {args.known}.' if taken else '')
         + f'\n\n    python {shlex.join(sys.argv)}'
     )
     out = args.out or args.work_dir / args.split

@@ -11,6 +11,8 @@ python tools/analysis_tools/compare_methods.py --split val --seeds 3 \
 import runpy
 from pathlib import Path
 
+from mmdiffkd.analysis.comparison import weighted_rows
+
 METHODS = Path(__file__).with_name('digit_scenes_methods.py')
 CONFIGS = runpy.run_path(str(METHODS))['CONFIGS']
 CANDIDATES = 'mmdiffkd.analysis.candidates'
@@ -111,12 +113,6 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
     return CONFIGS[method], options | {f'{entry}.weight': weight}
 
 
+chosen, val = weighted_rows(ROWS, weighted, CHOSEN, (1.0, 3.0, 9.0))
 plain = ('DiffKD', 'student alone', 'PKD', 'ReviewKD')
-variants = {label: (CONFIGS[label], {}) for label in plain} | {
-    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
-}
-val = {
-    f'{label}, weight {weight:g}': weighted(label, weight)
-    for label in ROWS
-    for weight in (1.0, 3.0, 9.0)
-}
+variants = {label: (CONFIGS[label], {}) for label in plain} | chosen

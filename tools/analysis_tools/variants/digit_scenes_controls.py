@@ -15,6 +15,8 @@ python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
 import runpy
 from pathlib import Path
 
+from mmdiffkd.analysis.comparison import weighted_rows
+
 METHODS = Path(__file__).with_name('digit_scenes_methods.py')
 CONFIGS = runpy.run_path(str(METHODS))['CONFIGS']
 ENTRY = 'model.distill.feature'
@@ -77,13 +79,8 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
     return config, options | {f'{ENTRY}.weight': weight}
 
 
+chosen, grid = weighted_rows(ROWS, weighted, CHOSEN, (0.3, 1.0, 3.0))
 #: The first is what the others are compared with.
 plain = ('DiffKD', 'student alone', 'MSE', 'PKD', 'ReviewKD')
-variants = {label: (CONFIGS[label], {}) for label in plain} | {
-    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
-}
-val = {
-    f'{label}, weight {weight:g}': weighted(label, weight)
-    for label in ROWS
-    for weight in (0.3, 1.0, 3.0)
-} | {'PKD, weight 9': of('PKD', {f'{ENTRY}.weight': 9.0})}
+variants = {label: (CONFIGS[label], {}) for label in plain} | chosen
+val = grid | {'PKD, weight 9': of('PKD', {f'{ENTRY}.weight': 9.0})}

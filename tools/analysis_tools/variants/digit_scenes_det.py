@@ -13,6 +13,8 @@ python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
     --variants tools/analysis_tools/variants/digit_scenes_det.py:val
 """
 
+from mmdiffkd.analysis.comparison import weighted_rows
+
 PAIR = 'retinanet-w24_retinanet-w8_1xb16-6e_digit-scenes-det'
 ALONE = 'configs/baseline/retinanet-w8_1xb16-6e_digit-scenes-det.py'
 MSE = f'configs/mse/mse_fpn-reg_{PAIR}.py'
@@ -52,11 +54,5 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
     return config, options | weights
 
 
-variants = {'student alone': (ALONE, {})} | {
-    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
-}
-val = {
-    f'{label}, weight {weight:g}': weighted(label, weight)
-    for label in ROWS
-    for weight in (0.3, 1.0, 3.0)
-}
+chosen, val = weighted_rows(ROWS, weighted, CHOSEN, (0.3, 1.0, 3.0))
+variants = {'student alone': (ALONE, {})} | chosen

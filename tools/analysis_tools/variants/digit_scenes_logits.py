@@ -15,6 +15,8 @@ python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
 import runpy
 from pathlib import Path
 
+from mmdiffkd.analysis.comparison import weighted_rows
+
 METHODS = Path(__file__).with_name('digit_scenes_methods.py')
 CONFIGS = runpy.run_path(str(METHODS))['CONFIGS']
 ENTRY = 'model.distill.logits'
@@ -62,11 +64,5 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
     return config, options | weights
 
 
-variants = {'student alone': (CONFIGS['student alone'], {})} | {
-    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
-}
-val = {
-    f'{label}, weight {weight:g}': weighted(label, weight)
-    for label in ROWS
-    for weight in (0.3, 1.0, 3.0)
-}
+chosen, val = weighted_rows(ROWS, weighted, CHOSEN, (0.3, 1.0, 3.0))
+variants = {'student alone': (CONFIGS['student alone'], {})} | chosen

@@ -13,6 +13,8 @@ python tools/analysis_tools/compare_methods.py --split val --seeds 1 \
     --variants tools/analysis_tools/variants/digit_scenes_seg.py:val
 """
 
+from mmdiffkd.analysis.comparison import weighted_rows
+
 PAIR = 'pspnet-w16_pspnet-w8_1xb8-6e_digit-scenes-seg'
 ALONE = 'configs/baseline/pspnet-w8_1xb8-6e_digit-scenes-seg.py'
 MSE = f'configs/mse/mse_logits-aux_{PAIR}.py'
@@ -48,12 +50,12 @@ ROWS = {
         },
     ),
 }
-#: Factors other than 1 on the weights, chosen on val.
+#: Factors on the weights other than 1, chosen on val.
 CHOSEN: dict[str, float] = {}
 
 
 def weighted(label: str, factor: float) -> tuple[str, dict]:
-    """A row with a factor on its weights, 1 and 0.4 at the two heads."""
+    """A row whose weights, 1 and 0.4 at the two heads, have this factor."""
     config, options = ROWS[label]
     weights = {
         'model.distill.logits.weight': factor,
@@ -64,11 +66,5 @@ def weighted(label: str, factor: float) -> tuple[str, dict]:
     return config, options | weights
 
 
-variants = {'student alone': (ALONE, {})} | {
-    label: weighted(label, CHOSEN.get(label, 1.0)) for label in ROWS
-}
-val = {
-    f'{label}, factor {factor:g}': weighted(label, factor)
-    for label in ROWS
-    for factor in (0.3, 1.0, 3.0)
-}
+chosen, val = weighted_rows(ROWS, weighted, CHOSEN, (0.3, 1.0, 3.0))
+variants = {'student alone': (ALONE, {})} | chosen
