@@ -102,15 +102,14 @@ def accelerate(
             return False
         return True
 
+    applied = []
     if switches.fold:
         count, restore = fold_batch_norms(
             network, lambda: tapped.read(images, taps)
         )
         holds = attempt('fold_batch_norm', restore)
-        if spec.fold_batch_norm or (holds and count):
-            print_log(
-                f'{label.capitalize()}: {count} batch norms folded', 'current'
-            )
+        if holds and (count or spec.fold_batch_norm):
+            applied.append(f'{count} batch norms folded')
 
     def lay_out_plainly() -> None:
         nonlocal images
@@ -134,6 +133,10 @@ def accelerate(
         )
     elif layout and device.type != 'cpu':
         layout = attempt('channels_last', lay_out_plainly, COARSE_TOLERANCE)
+    if layout:
+        applied.append('channels last')
+    if applied:
+        print_log(f'{label.capitalize()}: {", ".join(applied)}', 'current')
     return layout
 
 

@@ -133,22 +133,18 @@ def test_a_tap_around_a_pair_does_not_hinder(tiny):
     assert moved(fast(images, taps), tiny(*taps)(images, taps)) <= 1e-4
 
 
-def test_switches_are_off_by_default(checkpoint):
-    network = build_teacher(
-        **tiny_recipes.teacher(checkpoint=checkpoint)
-    ).network
+def test_switches_can_be_off(tiny, checkpoint):
+    network = tiny().network
     state = torch.load(checkpoint, weights_only=True)
     assert network.state_dict().keys() == state.keys()
     assert network.backbone.conv1.weight.is_contiguous()
 
 
-AUTOMATIC = dict.fromkeys(FAST)
-
-
-def test_none_is_on_where_the_check_passes(tiny, log):
-    teacher, fast = tiny(**AUTOMATIC), tiny(**FAST)
-    assert 'batch norms folded' in log.text and teacher.channels_last
-    assert not norms_in(teacher.network)
+def test_both_are_on_by_default_where_the_check_passes(checkpoint, tiny, log):
+    teacher = build_teacher(**tiny_recipes.teacher(checkpoint=checkpoint))
+    assert ' batch norms folded, channels last' in log.text
+    assert teacher.channels_last and not norms_in(teacher.network)
+    fast = tiny(**FAST)
     images = torch.rand(2, 3, 16, 16)
     assert moved(teacher(images, TAPS), fast(images, TAPS)) == 0
 
@@ -157,9 +153,7 @@ def test_a_network_without_batch_norm_stays_as_it_is():
     network = nn.Sequential(
         OrderedDict(conv=nn.Conv2d(3, 4, 3), relu=nn.ReLU())
     )
-    teacher = FrozenTeacher(
-        module=lambda: network, checkpoint=None, **AUTOMATIC
-    )
+    teacher = FrozenTeacher(module=lambda: network, checkpoint=None)
     teacher.attach(['relu'], (3, 16, 16))
     teacher.init_weights()
     assert not teacher.channels_last
@@ -170,14 +164,14 @@ def test_a_module_that_is_given_built_stays_as_it_is():
     """Others may hold it."""
     network = frozen().network
     with_statistics(network)
-    teacher = FrozenTeacher(module=network, **AUTOMATIC)
+    teacher = FrozenTeacher(module=network)
     teacher.attach(['head.fc'], (3, 16, 16))
     teacher.init_weights()
     assert norms_in(network) and not teacher.channels_last
 
 
 def test_what_does_not_run_on_a_cpu_stays_as_it_is(checkpoint, monkeypatch):
-    teacher = frozen(checkpoint=checkpoint, **AUTOMATIC)
+    teacher = frozen(checkpoint=checkpoint)
     teacher.attach(['head.fc'], (3, 16, 16))
 
     def refuse(*args, **kwargs):

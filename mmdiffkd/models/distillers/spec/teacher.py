@@ -105,14 +105,14 @@ class TeacherSpec(Spec):
         'norm, but not in a module that is given built. True: a larger '
         'difference stops the run.',
         'Use True, False or None.',
-        False,
+        None,
     )
     channels_last: bool | None = field(
         "Keep the channels of an image's position side by side in memory, "
         'which convolutions prefer. None: likewise, in networks with batch '
         'norms.',
         'Use True, False or None.',
-        False,
+        None,
     )
     dtype: Literal['bfloat16', 'float16'] | None = field(
         "'bfloat16' or 'float16': run under autocast to this type, whatever "
