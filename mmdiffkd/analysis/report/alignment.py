@@ -93,9 +93,11 @@ class Alignment:
         for name, (entry, label) in list(self._entries.items()):
             try:
                 self._compare(name, entry, label, images)
-            except SilentTap as error:
-                # Auxiliary heads, for instance, run in training alone.
-                self.left_out[f'the entry {name}'] = str(error)
+            except SilentTap:
+                self.left_out[f'the entry {name}'] = (
+                    'its tap yields nothing in a prediction. Some modules, '
+                    'auxiliary heads for instance, run in training only.'
+                )
                 del self._entries[name]
         for taps in self._taps.values():
             taps.clear()

@@ -50,7 +50,8 @@ def _costs(run: FinishedRun, shape: Sequence[int] | None) -> dict:
     for name, cost in costs.get('teachers', {}).items():
         parts[name if name == 'teacher' else f'teacher {name}'] = cost
     for name, cost in costs.get('entries', {}).items():
-        parts[f'necks of {name}'] = cost
+        if any(cost.values()):
+            parts[f'necks of {name}'] = cost
     return dict(
         label=run.label,
         step=_step(run, costs.get('step_ratio')),

@@ -60,6 +60,7 @@
       showgrid: false,
       zeroline: false,
     });
+    const longest = Math.max(...plot.columns.map((name) => Math.min(name.length, 18)));
     const trace = {
       type: 'heatmap',
       z: plot.values,
@@ -82,7 +83,7 @@
       {
         ...common(),
         // Plotly leaves out a slanted name that would end beyond the plot.
-        xaxis: { ...axis(plot.columns, plot.titles[0]), tickangle: plot.columns.join('').length > 40 ? -45 : 0 },
+        xaxis: { ...axis(plot.columns, plot.titles[0]), tickangle: longest * plot.columns.length > 40 ? -45 : 0 },
         yaxis: { ...axis(plot.rows, plot.titles[1]), autorange: 'reversed' },
       },
     ];

@@ -171,7 +171,8 @@ class Overlap(_Score):
 class Precision(_Score):
     """COCO's average precision of a class's boxes, IoU from 0.5 to 0.95."""
 
-    figure = 'AP'
+    # MMDetection gives three digits of each.
+    figure = 'AP (a class rounded to 0.1)'
 
     def __init__(self, classes: Sequence[str]) -> None:
         super().__init__(classes)
