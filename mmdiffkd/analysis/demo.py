@@ -136,7 +136,7 @@ TASKS = {
         'fpn-reg',
         METRICS['mmdet'],
         'mAP',
-        (10, 300, 200, 290, 10, 100),
+        (5, 240, 170, 410, 10, 35),
         {
             'loss_*': 'task losses',
             'distill.*loss*': 'distillation losses',

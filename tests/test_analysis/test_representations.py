@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from recipe_files import write_recipe
+from tiny_teachers import PLAIN
 
 from mmdiffkd.analysis.calibration import CalibrationError
 from mmdiffkd.analysis.representations import compare, describe
@@ -17,6 +18,9 @@ def folder(tmp_path_factory):
     """A recipe, a teacher and a student of other weights."""
     folder = tmp_path_factory.mktemp('recipe')
     write_recipe(folder, teacher=str(folder / 'teacher.pth'))
+    # So that it gives the same figures as the plain network.
+    with (folder / 'distiller.py').open('a') as file:
+        file.write(f'model["teacher"].update({PLAIN})\n')
     config = load_config(folder / 'plain.py')
     for seed, name in enumerate(('teacher.pth', 'student.pth')):
         torch.manual_seed(seed)

@@ -3,6 +3,7 @@
 import torch
 from distill_steps import compared, images, pair
 from tiny_recipes import distill_recipe, distiller, teacher, train
+from tiny_teachers import PLAIN
 from torchvision.models import resnet18
 
 ENTRIES = dict(
@@ -35,7 +36,8 @@ def test_its_own_file_of_weights_is_a_checkpoint(tmp_path):
     file = str(tmp_path / 'resnet18.pth')
     torch.save(network.state_dict(), file)
     model = distiller(
-        teacher=teacher(model=RESNET, checkpoint=file), distill=ENTRIES
+        teacher=teacher(model=RESNET, checkpoint=file, **PLAIN),
+        distill=ENTRIES,
     )
     runner = train(distill_recipe(tmp_path, model, epochs=1))
     found = runner.model.teacher.network.state_dict()
@@ -54,6 +56,7 @@ def test_a_function_that_builds_a_network(ready, tmp_path):
         module='torchvision.models.resnet18',
         kwargs=dict(num_classes=2),
         checkpoint=file,
+        **PLAIN,
     )
     for given in (by_path, network):
         model = ready(distiller(teacher=given, distill=ENTRIES, input_size=32))

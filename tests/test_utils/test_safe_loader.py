@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from safetensors.torch import save_file
 from tiny_recipes import make_runner, with_distill_lines
+from tiny_teachers import PLAIN
 
 from mmdiffkd.utils import download
 from mmdiffkd.utils.command_line import build_runner
@@ -54,7 +55,7 @@ def attack(tmp_path):
 
 
 def by_teacher(path, trusted):
-    teacher = tiny_recipes.teacher(checkpoint=path, trusted=trusted)
+    teacher = tiny_recipes.teacher(checkpoint=path, trusted=trusted, **PLAIN)
     return dict(model=tiny_recipes.distiller(teacher=teacher))
 
 

@@ -25,7 +25,11 @@ class _Moved(ValueError):
 
 @torch.no_grad()
 def accelerate(
-    tapped: TappedNetwork, spec: TeacherSpec, key: str, label: str
+    tapped: TappedNetwork,
+    spec: TeacherSpec,
+    key: str,
+    label: str,
+    is_random: bool,
 ) -> bool:
     """Apply a teacher's switches, and see that its taps yield what they did.
 
@@ -37,6 +41,7 @@ def accelerate(
         spec (TeacherSpec): The teacher's keys.
         key (str): Where it stands in the distiller's config, for messages.
         label (str): What the log calls it.
+        is_random (bool): Whether nothing has given it weights.
 
     Returns:
         bool: Whether images are to be given with channels last.
@@ -45,7 +50,7 @@ def accelerate(
         ValueError: If a switch that is on does not fit the network.
     """
     network = tapped.network
-    switches = _Switches.of(spec, network)
+    switches = _Switches.of(spec, network, is_random)
     if not (switches.fold or switches.layout or spec.dtype):
         return False
     taps = list(tapped.taps.taps)
@@ -148,14 +153,17 @@ class _Switches(NamedTuple):
     required: bool
 
     @classmethod
-    def of(cls, spec: TeacherSpec, network: nn.Module) -> '_Switches':
+    def of(
+        cls, spec: TeacherSpec, network: nn.Module, is_random: bool
+    ) -> '_Switches':
         """Those of a teacher.
 
         Without a word nothing is tried on a module that is given built, since
-        others may hold it, nor on a network without batch norms.
+        others may hold it, on random weights, since others may be loaded
+        later, and on a network without batch norms.
         """
         given = spec.fold_batch_norm, spec.channels_last
-        unsaid = not spec.is_built and any(
+        unsaid = not (spec.is_built or is_random) and any(
             isinstance(module, _BatchNorm) for module in network.modules()
         )
         fold, layout = (unsaid if each is None else each for each in given)

@@ -242,7 +242,7 @@ class FrozenTeacher(nn.Module):
         self.network.eval()
         if self.taps is not None and self.taps.taps:
             self.channels_last = accelerate(
-                self._tapped, self.spec, self.key, self.label
+                self._tapped, self.spec, self.key, self.label, self.is_random
             )
         self.is_loaded = True
 

@@ -170,6 +170,12 @@ def test_a_module_that_is_given_built_stays_as_it_is():
     assert norms_in(network) and not teacher.channels_last
 
 
+def test_a_random_teacher_stays_as_it_is():
+    """Weights may be loaded into it later."""
+    teacher = build_teacher(**tiny_recipes.teacher())
+    assert norms_in(teacher.network) and not teacher.channels_last
+
+
 def test_what_does_not_run_on_a_cpu_stays_as_it_is(checkpoint, monkeypatch):
     teacher = frozen(checkpoint=checkpoint)
     teacher.attach(['head.fc'], (3, 16, 16))

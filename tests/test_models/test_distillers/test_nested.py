@@ -5,6 +5,7 @@ import tiny_detectors
 import tiny_recipes
 import torch
 from mmengine.registry import MODELS
+from tiny_teachers import PLAIN
 
 from mmdiffkd.utils import load_config, read_checkpoint
 
@@ -81,7 +82,7 @@ def test_a_teacher_with_a_student_is_refused_and_its_half_teaches(tmp_path):
         return tiny_detectors.distiller(
             'faster',
             PYRAMID,
-            teacher=dict(config=config, checkpoint=checkpoint),
+            teacher=dict(config=config, checkpoint=checkpoint, **PLAIN),
         )
 
     both = soft_teacher(6)

@@ -14,6 +14,7 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from tiny_teachers import (
     FAST,
+    PLAIN,
     TAPS,
     build_teacher,
     frozen,
@@ -550,7 +551,9 @@ def test_weights_that_a_library_loaded_stay(tmp_path, log):
         **settings,
     )
     teacher = build_teacher(
-        ['model.layer4'], (32, 32), **tiny_recipes.teacher(model=config)
+        ['model.layer4'],
+        (32, 32),
+        **tiny_recipes.teacher(model=config, **PLAIN),
     )
     assert not teacher.is_random
     assert 'that `pretrained=True` in its config loaded' in log.text

@@ -102,8 +102,8 @@ class TeacherSpec(Spec):
     fold_batch_norm: bool | None = field(
         'Fold batch norms into the convolutions before them; never one with '
         'a tap on it. None: where no tap differs by more than 1e-4 of its '
-        'norm, but not in a module that is given built. True: a larger '
-        'difference stops the run.',
+        'norm, but not in a module that is given built, nor where the '
+        'weights are random. True: a larger difference stops the run.',
         'Use True, False or None.',
         None,
     )
