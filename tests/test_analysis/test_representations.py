@@ -119,7 +119,9 @@ def test_teacher_that_is_not_evaluated(
     path = str(tmp_path / 'other.pth')
     names = dict(dataset_meta=dict(classes=['second', 'first']))
     torch.save(dict(state_dict=state, meta=names), path)
-    config.model.teacher = dict(config=teacher, checkpoint=path, strict=False)
+    config.model.teacher = dict(
+        config=teacher, checkpoint=path, strict=False, **PLAIN
+    )
     found = compare(config, [str(folder / 'student.pth')])
     assert reason in found['teacher']['not_evaluated']
     assert found['students'] == result['students'][1:]
