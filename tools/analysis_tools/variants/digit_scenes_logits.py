@@ -65,4 +65,8 @@ def weighted(label: str, weight: float) -> tuple[str, dict]:
 
 
 chosen, val = weighted_rows(ROWS, weighted, CHOSEN, (0.3, 1.0, 3.0))
-variants = {'student alone': (CONFIGS['student alone'], {})} | chosen
+#: The first is what the others are compared with.
+variants = {
+    'KD': chosen.pop('KD'),
+    'student alone': (CONFIGS['student alone'], {}),
+} | chosen
