@@ -52,7 +52,12 @@ ROWS = {
     'MSE, pooled, and KD': of('KD', pooled('ProjectionNeck')),
 }
 #: Weights other than 1, chosen on val.
-CHOSEN: dict[str, float] = {}
+CHOSEN: dict[str, float] = {
+    'DKD': 3.0,
+    'DiffKD, logits, no projections': 0.3,
+    'DiffKD, pooled, and KD': 0.3,
+    'MSE, pooled, and KD': 3.0,
+}
 
 
 def weighted(label: str, weight: float) -> tuple[str, dict]:
