@@ -40,6 +40,7 @@ DENOISED = {f'{ENTRY}.neck.type': 'DiffKDNeck', f'{ENTRY}.loss.tau': 1.0}
 #: Label to a config, and what is changed in it but for the weights.
 ROWS = {
     'KD': of('KD', {}),
+    'KD, temperature 1': of('KD', {f'{ENTRY}.loss.tau': 1.0}),
     'DKD': of('DKD', {}),
     'KD, one linear layer': of('logit projector', {}),
     'DiffKD, logits': of('KD', DENOISED),
@@ -53,6 +54,7 @@ ROWS = {
 }
 #: Weights other than 1, chosen on val.
 CHOSEN: dict[str, float] = {
+    'KD, temperature 1': 3.0,
     'DKD': 3.0,
     'DiffKD, logits, no projections': 0.3,
     'DiffKD, pooled, and KD': 0.3,
