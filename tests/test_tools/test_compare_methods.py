@@ -181,6 +181,15 @@ def test_what_a_table_has_is_not_trained_again(fake, monkeypatch, capsys):
     assert not (fake / 'out/plain/seed_0').exists()
 
 
+def test_a_table_of_other_rows_is_refused(fake, monkeypatch):
+    table = fake / 'known.csv'
+    table.write_text('method,seed 0\nDiffKD,10.0\n')
+    arguments = [str(fake / 'plain.py'), '--work-dir', str(fake / 'out')]
+    with pytest.raises(SystemExit, match='none of these rows .* are DiffKD'):
+        run_tool(monkeypatch, TOOL, *arguments, '--known', str(table))
+    assert not (fake / 'out').exists()
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [

@@ -146,6 +146,12 @@ def main() -> None:
             args.cfg_options,
         )
         to_do = {key: run for key, run in runs.items() if key not in known}
+        if known and len(to_do) == len(runs):
+            has = ', '.join(dict.fromkeys(label for label, _ in known))
+            raise ValueError(
+                f'--known {args.known}: none of these rows and seeds is in '
+                f'it. Its rows are {has}.'
+            )
         args.work_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(args.work_dir / 'compare_methods.lock', timeout=0):
             results = run_all(to_do, args.split, metric, args.jobs)
